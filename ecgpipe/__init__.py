@@ -1,0 +1,18 @@
+"""ecgpipe: from raw ECG recordings to finetuned classifiers, after Weimann & Conrad (2021)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "open_store"]
+
+if TYPE_CHECKING:
+    from .storage.store import Store
+
+
+def open_store(path: str) -> Store:
+    """Open an archive or a set of shards; see :func:`ecgpipe.storage.store.open_store`."""
+    from .storage.store import open_store  # imported late: zarr and pandas cost half a second
+
+    return open_store(path)

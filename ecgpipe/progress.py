@@ -1,0 +1,53 @@
+"""Progress of long work: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+def say(line: str) -> None:
+    """Print a line for people, on standard error: standard output is for results."""
+    from tqdm import tqdm
+
+    tqdm.write(line, file=sys.stderr)
+    sys.stderr.flush()
+
+
+class Progress:
+    """Counts work done: ``with Progress("prepare", total, "parts") as bar: bar.step()``."""
+
+    def __init__(self, title: str, total: int, unit: str) -> None:
+        from tqdm import tqdm
+
+        self.title, self.total, self.unit, self.done = title, total, unit, 0
+        self._spoke = time.monotonic()
+        self._bar = tqdm(
+            total=total, desc=title, unit=f" {unit}", disable=not sys.stderr.isatty(), leave=False
+        )
+
+    def step(self, note: str = "") -> None:
+        """One more is done; the note says how it goes."""
+        self.done += 1
+        if not self._bar.disable:
+            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.update()
+            return
+        now = time.monotonic()
+        if now - self._spoke >= SECONDS_BETWEEN_LINES:
+            self._spoke = now
+            say(f"{self.title}: {self.done}/{self.total} {self.unit}  {note}".rstrip())
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.close()

@@ -1,0 +1,77 @@
+"""The few types that every part of ecgpipe shares: shapes and units, nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Marks(NamedTuple):
+    """Positions with a class: beats, rhythm notes or detected QRS complexes."""
+
+    # (n,) samples from the record's start, not decreasing; hides tuple.index, which nobody needs
+    index: NDArray[np.int32]  # type: ignore[assignment]
+    label: NDArray[np.uint8]  # (n,) into the source's tuple of symbols; all 0 for detected QRS
+
+    @classmethod
+    def of(cls, index: Any, label: Any = None) -> Marks:
+        """Marks from anything array-like; without labels they are all 0."""
+        index = np.asarray(index, np.int32).reshape(-1)
+        label = np.zeros(len(index)) if label is None else label
+        return cls(index, np.asarray(label, np.uint8).reshape(-1))
+
+
+NO_MARKS = Marks.of([])
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """One contiguous strip of ECG, as its source gives it."""
+
+    key: str  # unique in its data set, [A-Za-z0-9_-]+ (a dot would split a WebDataset key)
+    patient: str  # the unit of every split
+    fs: float  # Hz
+    leads: tuple[str, ...]
+    signal: NDArray[np.int16]  # (leads, samples), ADC units
+    gain: NDArray[np.float64]  # (leads,) ADC units per mV
+    baseline: NDArray[np.float64]  # (leads,) ADC value of 0 mV
+    beats: Marks | None = None  # None where the source has no annotation file
+    rhythms: Marks = NO_MARKS
+    qrs: Marks = NO_MARKS
+    statements: tuple[str, ...] = ()  # labels of the whole record
+    fold: int | None = None  # the fold its makers put it in, where they did
+
+    @property
+    def samples(self) -> int:
+        """Length in samples."""
+        return int(self.signal.shape[1])
+
+    def millivolts(self) -> NDArray[np.float32]:
+        """The signal in mV, shape (leads, samples)."""
+        return ((self.signal - self.baseline[:, None]) / self.gain[:, None]).astype(np.float32)
+
+
+class Window(NamedTuple):
+    """The samples ``[start, stop)`` of one record."""
+
+    key: str
+    start: int
+    stop: int
+
+
+class Batch(NamedTuple):
+    """What a network is trained on; the millivolts are made on the device, from int16.
+
+    Standardised input is ``x * scale + offset``, with zeros in the ``samples - length`` places in
+    front of each item (see :func:`ecgpipe.models.resnet.standardise`).
+    """
+
+    x: Any  # (batch, leads, samples) int16, ADC units
+    scale: Any  # (batch, leads) float32
+    offset: Any  # (batch, leads) float32
+    length: Any  # (batch,) int64, samples at the end of x that are signal
+    y: Any  # (batch,) int64 class
+    keys: Any  # (batch,) str: the record, or record@start, that an item is cut from
