@@ -1,0 +1,137 @@
+"""Splits by patient: held-out patients upstream, stratified sides downstream."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+
+def hold_out(patients: Sequence[str], share: float, seed: int) -> list[str]:
+    """Choose a share of the patients (at least one) for validation; the rest trains.
+
+    The order of ``patients`` does not matter. The result is sorted.
+
+    Raises
+    ------
+    ValueError
+        Fewer than two patients: one cannot be held out.
+    """
+    names = sorted(set(patients))
+    if len(names) < 2:
+        raise ValueError(f"{len(names)} patient cannot be split into training and validation")
+    count = min(max(1, round(share * len(names))), len(names) - 1)
+    chosen = np.random.default_rng([seed, len(names)]).permutation(len(names))[:count]
+    return sorted(names[i] for i in chosen)
+
+
+def same_side(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Groups of records that must never be divided: of one patient, or with the same signal.
+
+    Parameters
+    ----------
+    rows
+        Rows of sidecars, with ``key``, ``patient`` and ``sha256`` of the signal.
+
+    Returns
+    -------
+    dict
+        The group of every key, named after one of its records.
+    """
+    leader: dict[str, str] = {}  # a key's group is found by following it to a key that leads itself
+
+    def find(key: str) -> str:
+        while leader[key] != key:
+            key = leader[key]
+        return key
+
+    first: dict[tuple[str, str], str] = {}
+    for row in rows:
+        key = row["key"]
+        leader[key] = key
+        for shared in (("patient", row["patient"]), ("signal", row["sha256"])):
+            other = first.setdefault(shared, key)
+            leader[find(other)] = find(key)
+    return {key: find(key) for key in leader}
+
+
+def stratified_split(
+    label_of: Mapping[str, Hashable],
+    group_of: Mapping[str, str],
+    sizes: Sequence[int],
+    seed: Sequence[int],
+) -> list[list[str]]:
+    """Divide keys into sides of given sizes, class ratio kept, groups never divided.
+
+    Parameters
+    ----------
+    label_of
+        Class of every key to divide.
+    group_of
+        Group of every key: recordings of one patient, or copies of one recording, stay together.
+    sizes
+        Number of keys of each side; what is left over goes to no side.
+    seed
+        Any sequence of integers.
+
+    Returns
+    -------
+    list of list
+        Keys of each side, sorted. Sizes are exact as long as there are ungrouped keys to fill
+        them with.
+
+    Raises
+    ------
+    ValueError
+        The sizes add up to more than there is.
+    """
+    keys = sorted(label_of)
+    if sum(sizes) > len(keys):
+        raise ValueError(f"sides of {sum(sizes)} records from {len(keys)}")
+    groups: dict[str, list[str]] = defaultdict(list)
+    for key in keys:
+        groups[group_of[key]].append(key)
+    # A group counts for the class of its first key: copies share theirs in all but freak cases.
+    strata: dict[str, list[list[str]]] = defaultdict(list)
+    for members in groups.values():
+        strata[repr(label_of[members[0]])].append(members)
+    names = sorted(strata)
+    counts = [sum(map(len, strata[name])) for name in names]
+    quotas = _quotas(counts, [*sizes, len(keys) - sum(sizes)])
+    rng = np.random.default_rng(list(seed))
+    sides: list[list[str]] = [[] for _ in range(len(sizes) + 1)]
+    for name, quota in zip(names, quotas, strict=True):
+        left = quota.copy()
+        shuffled = [strata[name][i] for i in rng.permutation(len(strata[name]))]
+        # Larger groups first, while there is room anywhere; single keys then fill up exactly.
+        for members in sorted(shuffled, key=len, reverse=True):
+            if len(members) > 1:
+                room = np.where(left >= len(members), left, 0)
+                fits = room.any()
+                side = int(rng.choice(len(left), p=room / room.sum()) if fits else left.argmax())
+            else:
+                side = int(np.flatnonzero(left > 0)[0]) if (left > 0).any() else int(left.argmax())
+            sides[side] += members
+            left[side] -= len(members)
+    return [sorted(side) for side in sides[: len(sizes)]]
+
+
+def _quotas(counts: Sequence[int], sizes: Sequence[int]) -> list[np.ndarray]:
+    """How many keys of each class each side gets: rows add up to counts, columns to sizes."""
+    total = sum(sizes)
+    exact = np.outer(counts, sizes) / total
+    quota = np.floor(exact).astype(np.int64)
+    # Give the remaining ones out by largest remainder, row and column sums kept.
+    for row, side in sorted(
+        np.ndindex(*quota.shape), key=lambda at: (-(exact - np.floor(exact))[at], at)
+    ):
+        if quota[row].sum() < counts[row] and quota[:, side].sum() < sizes[side]:
+            quota[row, side] += 1
+    # The greedy pass can leave a row and a column short of each other; any cell mends that.
+    for row in range(len(counts)):
+        while (short := counts[row] - quota[row].sum()) > 0:
+            side = int(np.argmax(np.asarray(sizes) - quota.sum(axis=0)))
+            quota[row, side] += min(short, sizes[side] - quota[:, side].sum())
+    return list(quota)

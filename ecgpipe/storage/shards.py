@@ -1,0 +1,214 @@
+"""The shards: records at one sampling rate as WebDataset tar files, read in sequence by training.
+
+Layout in ``storage_layout.md``; one part of the archive is one shard.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..config import canonical
+from ..errors import EcgpipeError
+from ..files import read_json
+from ..types import Marks, Record
+from .archive import GROUP, PartReader
+from .manifest import record_row
+from .parts import MANIFEST, build, read_sidecar, versions
+from .resample import resample
+
+FOLDER = "shards"
+# Configurations of numcodecs: `numcodecs.get_codec(config).decode(data)` reads a sample.
+CODECS: dict[str, dict[str, Any]] = {
+    "pcodec": {"id": "pcodec", "level": 8},
+    "zstd": {"id": "blosc", "cname": "zstd", "clevel": 3, "shuffle": 1},
+    "lz4": {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 2},
+}
+
+
+def shard(
+    archive: Path,
+    shards: Path,
+    fs: float = 250.0,
+    codec: str = "pcodec",
+    workers: int | None = None,
+) -> dict[str, Any]:
+    """Make shards from an archive, or continue where a killed run was.
+
+    Parameters
+    ----------
+    archive
+        Folder of a finished archive.
+    shards
+        Folder of the shards.
+    fs
+        Sampling rate of the shards, Hz.
+    codec
+        Of the signals, a key of ``CODECS``.
+    workers
+        Processes, by default one per core.
+
+    Returns
+    -------
+    dict
+        The manifest.
+
+    Raises
+    ------
+    EcgpipeError
+        The archive is missing or unfinished, or see :func:`ecgpipe.storage.parts.build`.
+    """
+    if codec not in CODECS:
+        raise EcgpipeError(f"unknown codec {codec}; there are: {', '.join(CODECS)}")
+    if not (archive / MANIFEST).is_file():
+        raise EcgpipeError(f"{archive}: no finished archive; run `ecgpipe prepare` into it first")
+    source = read_json(archive / MANIFEST)
+    if source["recipe"]["kind"] != "archive":
+        raise EcgpipeError(f"{archive}: holds {source['recipe']['kind']}; name an archive")
+    kept = ("dataset", "simulated", "labels_file", "beats", "rhythms", "statements", "main_lead")
+    recipe = {
+        "kind": "shards",
+        **{name: source["recipe"][name] for name in kept},
+        "fs": float(fs),
+        "codec": CODECS[codec],
+        "versions": {**source["recipe"]["versions"], **versions("numcodecs", "pcodec", "soxr")},
+    }
+    jobs = {
+        part["name"]: ShardJob(archive, part["name"], part["digest"], float(fs), codec)
+        for part in source["parts"]
+    }
+    title = f"shard {recipe['dataset']}"
+    return build(shards, recipe, jobs, workers or os.cpu_count() or 1, title)
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """Makes one shard from one part of an archive."""
+
+    archive: Path
+    part: str
+    digest: str  # of the archive's part
+    fs: float
+    codec: str
+
+    @property
+    def target(self) -> str:
+        """The tar file."""
+        return f"{FOLDER}/{self.part}.tar"
+
+    def inputs(self) -> str:
+        """Digest of the archive's part."""
+        return self.digest
+
+    def write(self, target: Path) -> dict[str, Any]:
+        """Resample and pack the records one at a time; refusals of the archive are passed on."""
+        part = read_sidecar(self.archive, self.part)
+        rows: list[dict[str, Any]] = []
+        if part["records"]:
+            reader = PartReader(self.archive / GROUP / self.part)
+            beats, rhythms = (tuple(reader.group.attrs[f"{m}_symbols"]) for m in ("beat", "rhythm"))
+            with tarfile.open(target, "w", format=tarfile.USTAR_FORMAT) as tar:
+                for i in range(len(part["records"])):
+                    record = resample(reader.read(i), self.fs)
+                    rows.append(record_row(record, beats, rhythms))
+                    for name, data in encode(record, CODECS[self.codec], beats, rhythms).items():
+                        # Time, owner and mode stay at tarfile's fixed defaults.
+                        member = tarfile.TarInfo(f"{record.key}.{name}")
+                        member.size = len(data)
+                        tar.addfile(member, io.BytesIO(data))
+        return {"records": rows, "refused": part["refused"]}
+
+
+def encode(
+    record: Record, codec: Mapping[str, Any], beats: tuple[str, ...], rhythms: tuple[str, ...]
+) -> dict[str, bytes]:
+    """The members of a record's sample: ``json`` header, ``signal``, and one for each kind of mark.
+
+    Marks are n int32 positions, then n uint8 labels. A record without annotations has no ``beats``.
+    """
+    header = {
+        "key": record.key,
+        "patient": record.patient,
+        "fs": record.fs,
+        "leads": list(record.leads),
+        "shape": list(record.signal.shape),
+        "dtype": "<i2",
+        "codec": dict(codec),
+        "gain": record.gain.tolist(),
+        "baseline": record.baseline.tolist(),
+        "statements": list(record.statements),
+        "fold": record.fold,
+        "beat_symbols": list(beats),
+        "rhythm_symbols": list(rhythms),
+    }
+    signal = np.ascontiguousarray(record.signal, "<i2")
+    members = {
+        "json": canonical(header),
+        "signal": bytes(_codec(canonical(dict(codec))).encode(signal)),
+    }
+    for name, marks in (("beats", record.beats), ("rhythms", record.rhythms), ("qrs", record.qrs)):
+        if marks is not None:
+            members[name] = marks.index.astype("<i4").tobytes() + marks.label.tobytes()
+    return members
+
+
+def decode(members: Mapping[str, bytes]) -> Record:
+    """The record of a sample as :func:`encode` made it; the exact inverse."""
+    header = json.loads(members["json"])
+    signal = np.frombuffer(
+        _codec(canonical(header["codec"])).decode(members["signal"]), header["dtype"]
+    ).reshape(header["shape"])
+    return Record(
+        key=header["key"],
+        patient=header["patient"],
+        fs=header["fs"],
+        leads=tuple(header["leads"]),
+        signal=signal,
+        gain=np.array(header["gain"]),
+        baseline=np.array(header["baseline"]),
+        beats=_marks(members["beats"]) if "beats" in members else None,
+        rhythms=_marks(members["rhythms"]),
+        qrs=_marks(members["qrs"]),
+        statements=tuple(header["statements"]),
+        fold=header["fold"],
+    )
+
+
+def _marks(data: bytes) -> Marks:
+    n = len(data) // 5
+    return Marks(np.frombuffer(data, "<i4", n), np.frombuffer(data, "u1", n, 4 * n))
+
+
+@lru_cache(maxsize=8)
+def _codec(config: bytes) -> Any:
+    from numcodecs.registry import get_codec
+
+    return get_codec(json.loads(config))
+
+
+def samples(
+    path: Path, wanted: Callable[[str], bool] = lambda key: True
+) -> Iterator[dict[str, bytes]]:
+    """The samples of one shard in order, as raw bytes by member name; webdataset reads the tar.
+
+    ``wanted`` is asked for each key, before anything of it is decoded. Nothing is unpickled.
+    """
+    from webdataset.handlers import reraise_exception
+    from webdataset.tariterators import group_by_keys, tar_file_expander
+
+    # tarfile_samples would do, but leaves the file open
+    with path.open("rb") as stream:
+        source = [{"url": str(path), "stream": stream}]
+        files = tar_file_expander(source, handler=reraise_exception)
+        for sample in group_by_keys(files, handler=reraise_exception):
+            if wanted(sample["__key__"]):
+                yield {name: data for name, data in sample.items() if not name.startswith("__")}

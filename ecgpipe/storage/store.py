@@ -1,0 +1,171 @@
+"""Looking into a store: a table of its records, single records, and Dask arrays over all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import EcgpipeError
+from ..files import read_json
+from ..types import Record
+from . import archive, shards
+from .manifest import FORMAT
+from .parts import MANIFEST, RECIPE, read_sidecar
+
+if TYPE_CHECKING:
+    import dask.array
+    import pandas as pd
+
+
+def open_store(path: str | Path) -> Store:
+    """Open an archive or a set of shards.
+
+    Raises
+    ------
+    EcgpipeError
+        The folder is no store, is not finished, or was written by a newer layout.
+    """
+    return Store(Path(path))
+
+
+class Store:
+    """An archive or a set of shards.
+
+    Attributes
+    ----------
+    path
+        Its folder.
+    manifest
+        The content of ``manifest.json``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not path.is_dir():
+            raise EcgpipeError(f"{path}: no such folder; name an archive or a folder of shards")
+        if not (path / MANIFEST).is_file():
+            state = (
+                "not finished; run its command again"
+                if (path / RECIPE).is_file()
+                else "no store of ecgpipe"
+            )
+            raise EcgpipeError(f"{path}: {state}")
+        self.manifest = read_json(path / MANIFEST)
+        if self.manifest["format"] > FORMAT:
+            raise EcgpipeError(f"{path}: written by a newer ecgpipe; update to read it")
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """How the store was made: data set, symbols, codec, versions."""
+        recipe: dict[str, Any] = self.manifest["recipe"]
+        return recipe
+
+    @property
+    def parts(self) -> list[str]:
+        """Names of the parts, sorted."""
+        return [part["name"] for part in self.manifest["parts"]]
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """What the sidecars say of each record, in the order of the store, with its ``part``."""
+        for part in self.parts:
+            for at, row in enumerate(read_sidecar(self.path, part)["records"]):
+                yield {"part": part, "at": at, **row}
+
+    @cached_property
+    def records(self) -> pd.DataFrame:
+        """The records as a table, index ``key``; ``start`` and ``stop`` lie in ``signal``."""
+        import pandas as pd
+
+        table = pd.DataFrame(list(self.rows()), columns=["part", "at", *ROW])
+        table["stop"] = table["samples"].cumsum()
+        table["start"] = table["stop"] - table["samples"]
+        table["seconds"] = table["samples"] / table["fs"]
+        return table.set_index("key")
+
+    def read(self, key: str) -> Record:
+        """Read one record.
+
+        Raises
+        ------
+        EcgpipeError
+            There is no such record.
+        """
+        try:
+            row = self.records.loc[key]
+        except KeyError:
+            raise EcgpipeError(
+                f"{self.path}: holds no record {key}; see `ecgpipe inspect`"
+            ) from None
+        if self.recipe["kind"] == "archive":
+            return _part_reader(self.path / archive.GROUP / row["part"]).read(int(row["at"]))
+        for sample in shards.samples(self.shard(row["part"]), lambda found: found == key):
+            return shards.decode(sample)
+        raise EcgpipeError(
+            f"{self.shard(row['part'])}: lacks {key}; run `ecgpipe verify` on the store"
+        )
+
+    def read_all(self) -> Iterator[Record]:
+        """Every record in the order of the store, one part after another."""
+        for part in self.parts:
+            yield from self.read_part(part)
+
+    def read_part(self, part: str) -> Iterator[Record]:
+        """Every record of one part, in order."""
+        if not read_sidecar(self.path, part)["records"]:
+            return
+        if self.recipe["kind"] == "archive":
+            reader = archive.PartReader(self.path / archive.GROUP / part)
+            yield from (reader.read(i) for i in range(len(reader.described)))
+        else:
+            yield from map(shards.decode, shards.samples(self.shard(part)))
+
+    def shard(self, part: str) -> Path:
+        """The tar file of a part."""
+        return self.path / shards.FOLDER / f"{part}.tar"
+
+    def array(self, name: str, part: str | None = None) -> dask.array.Array:
+        """An array of the archive as a Dask array: of one part, or of all parts one after another.
+
+        Parameters
+        ----------
+        name
+            ``signal`` (leads, samples), ``beat_index``, … as in ``storage_layout.md``.
+        part
+            Name of a part.
+
+        Raises
+        ------
+        EcgpipeError
+            The store holds shards, which have no arrays.
+        """
+        import dask.array as da
+
+        if self.recipe["kind"] != "archive":
+            raise EcgpipeError(
+                f"{self.path}: shards hold no arrays; open the archive they come from"
+            )
+        names = [part] if part else [p["name"] for p in self.manifest["parts"] if p["records"]]
+        arrays = []
+        for name_of_part in names:
+            stored = _part_reader(self.path / archive.GROUP / name_of_part).group[name]
+            # Chunks of whole files: the inner chunk, Dask's choice, makes 64 times as many tasks.
+            arrays.append(da.from_zarr(stored, chunks=stored.shards or stored.chunks))
+        return da.concatenate(arrays, axis=-1 if name == "signal" else 0)
+
+    @property
+    def signal(self) -> dask.array.Array:
+        """All signals of the archive, ADC units, (leads, samples); ``records`` has the edges."""
+        return self.array("signal")
+
+
+ROW = (
+    "key", "patient", "fs", "leads", "samples", "gain", "baseline", "statements", "fold",
+    "beats", "rhythms", "qrs", "sha256",
+)  # fmt: skip
+
+
+@lru_cache(maxsize=4)
+def _part_reader(path: Path) -> archive.PartReader:
+    return archive.PartReader(path)
