@@ -1,0 +1,1 @@
+"""From shards to batches: frames drawn at random upstream, whole recordings downstream."""

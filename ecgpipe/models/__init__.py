@@ -1,0 +1,1 @@
+"""Networks: one-dimensional residual networks for ECG."""

@@ -1,0 +1,120 @@
+"""Scores of single-label classification, all read off the confusion matrix; NumPy alone.
+
+A ratio 0/0 counts as 0, like scikit-learn's ``zero_division=0``: a class that neither occurs nor is
+predicted has F1 0 and pulls the macro F1 down, so that a score means the same whichever classes a
+small test set happens to hold. Balanced accuracy is the mean recall over the classes that occur.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import EcgpipeError
+
+
+def confusion(label: ArrayLike, predicted: ArrayLike, classes: int) -> NDArray[np.int64]:
+    """Count the items of every pair of true and predicted class.
+
+    Parameters
+    ----------
+    label, predicted
+        (n,) integers from 0 to ``classes - 1``.
+
+    Returns
+    -------
+    (classes, classes) counts; rows are true classes, columns predicted ones.
+
+    Raises
+    ------
+    EcgpipeError
+        Different lengths, or a class out of range.
+    """
+    true, answer = np.asarray(label), np.asarray(predicted)
+    if true.shape != answer.shape or true.ndim != 1:
+        raise EcgpipeError(f"scores: {true.shape} labels for {answer.shape} predictions")
+    for values in (true, answer):
+        if values.size and not (
+            np.issubdtype(values.dtype, np.integer) and 0 <= values.min() <= values.max() < classes
+        ):
+            raise EcgpipeError(f"scores: classes must be whole numbers from 0 to {classes - 1}")
+    pairs = true.astype(np.int64) * classes + answer.astype(np.int64)
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes).astype(np.int64)
+
+
+def class_precision(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Share of the items predicted as a class that belong to it, shape (classes,)."""
+    return _ratio(np.diag(matrix), matrix.sum(0))
+
+
+def class_recall(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Share of a class' items that are predicted as it, shape (classes,)."""
+    return _ratio(np.diag(matrix), matrix.sum(1))
+
+
+def class_f1(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Harmonic mean of precision and recall, 2 TP / (2 TP + FP + FN), shape (classes,)."""
+    return _ratio(2 * np.diag(matrix), matrix.sum(0) + matrix.sum(1))
+
+
+def macro_f1(matrix: NDArray[np.int64]) -> float:
+    """Unweighted mean of the F1 of all classes, those that do not occur included."""
+    return float(class_f1(matrix).mean())
+
+
+def accuracy(matrix: NDArray[np.int64]) -> float:
+    """Share of the items whose class is predicted."""
+    return float(_ratio(np.trace(matrix), matrix.sum()))
+
+
+def balanced_accuracy(matrix: NDArray[np.int64]) -> float:
+    """Mean recall over the classes that occur."""
+    occurs = matrix.sum(1) > 0
+    return float(class_recall(matrix)[occurs].mean()) if occurs.any() else 0.0
+
+
+def scores_one_of(label: ArrayLike, probability: ArrayLike) -> dict[str, float]:
+    """Scores where every item has one class; the most probable class is the answer.
+
+    Parameters
+    ----------
+    label
+        (n,) integers from 0 to classes - 1.
+    probability
+        (n, classes) probabilities or anything that orders the classes alike, such as logits; of
+        equal ones the first class is taken.
+
+    Returns
+    -------
+    ``accuracy``, ``balanced_accuracy`` and ``macro_f1``, each from 0 to 1.
+
+    Raises
+    ------
+    EcgpipeError
+        No items, shapes that do not fit, a class out of range, or values that are not finite.
+    """
+    matrix = confusion_of(label, probability)
+    return {
+        "accuracy": accuracy(matrix),
+        "balanced_accuracy": balanced_accuracy(matrix),
+        "macro_f1": macro_f1(matrix),
+    }
+
+
+def confusion_of(label: ArrayLike, probability: ArrayLike) -> NDArray[np.int64]:
+    """Confusion matrix of the most probable classes; arguments and errors of `scores_one_of`."""
+    values = np.asarray(probability)
+    if values.ndim != 2 or 0 in values.shape:
+        raise EcgpipeError(f"scores: (items, classes) probabilities needed, not {values.shape}")
+    if not np.isfinite(values).all():
+        raise EcgpipeError(
+            "scores: some probabilities are not finite, so the training diverged; "
+            "lower the learning rate (optimiser.lr) or set precision=fp32"
+        )
+    return confusion(label, values.argmax(1), values.shape[1])
+
+
+def _ratio(part: ArrayLike, whole: ArrayLike) -> NDArray[np.float64]:
+    """Quotient in which 0/0 is 0."""
+    part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
+    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)

@@ -1,0 +1,1 @@
+"""One training loop for pretraining and finetuning; run folders and model files."""
