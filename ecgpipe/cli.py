@@ -1,0 +1,244 @@
+"""The command line: each command thin over a plain function, imported when it is called.
+
+Exit codes: 0 done, 2 a mistake of the call, its settings or its files, 3 done but some records were
+refused, 4 a store is damaged, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperCommand
+
+from .errors import EcgpipeError
+
+MISTAKE, REFUSED, DAMAGED, INTERRUPTED = 2, 3, 4, 130
+
+app = typer.Typer(
+    help="From raw ECG recordings to finetuned classifiers.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes; by default one per core.")]
+Config = Annotated[Path | None, typer.Option(help="File of settings, TOML or JSON.")]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="One setting, as listed below; may be repeated."
+    ),
+]
+Seed = Annotated[int | None, typer.Option(min=0, help="Of weights and of the order of data. [0]")]
+Out = Annotated[
+    Path, typer.Option(help="Folder of the run; one that holds it already is continued.")
+]
+
+
+def main() -> NoReturn:
+    """Run the command line; mistakes are one line, not a stack trace."""
+    try:
+        app(standalone_mode=True)
+    except EcgpipeError as error:
+        print(f"ecgpipe: {error}", file=sys.stderr)
+        sys.exit(MISTAKE)
+    except KeyboardInterrupt:
+        print("ecgpipe: interrupted; the same command continues", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    sys.exit(0)
+
+
+def _settings_help(name: str) -> type[TyperCommand]:
+    """A command whose help ends with the settings of ``ecgpipe.config.NAME``."""
+
+    class Command(TyperCommand):
+        def format_epilog(self, ctx: Any, formatter: Any) -> None:
+            from . import config
+
+            rows = [
+                (key, f"{text} [{default}]")
+                for key, default, text in config.describe(getattr(config, name))
+            ]
+            with formatter.section("Settings, for --set and --config"):
+                formatter.write_dl(rows)
+
+    return Command
+
+
+@app.command()
+def simulate(
+    name: Annotated[str, typer.Argument(help="icentia11k or cinc2017.")],
+    dest: Annotated[Path, typer.Argument(help="Folder to write, new or empty.")],
+    patients: Annotated[int | None, typer.Option(help="icentia11k: patients. [16]")] = None,
+    segments: Annotated[int | None, typer.Option(help="icentia11k: segments of each. [3]")] = None,
+    records: Annotated[int | None, typer.Option(help="cinc2017: records. [240]")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Length of a record, s.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Another one makes other patients.")] = 0,
+) -> None:
+    """Write a small simulated data set in the files of the real one."""
+    from .sources.simulate import simulate
+
+    count = simulate(
+        name,
+        dest,
+        patients=patients,
+        segments=segments,
+        records=records,
+        seconds=seconds,
+        seed=seed,
+    )
+    print(f"{dest}: {count} simulated records")
+
+
+@app.command()
+def prepare(
+    name: Annotated[str, typer.Argument(help="icentia11k, mitdb or cinc2017.")],
+    source: Annotated[Path, typer.Argument(help="Folder of the raw files.")],
+    archive: Annotated[Path, typer.Argument(help="Folder of the archive, new or to be continued.")],
+    workers: Workers = None,
+) -> None:
+    """Convert raw recordings into a Zarr archive, with QRS complexes detected."""
+    from .storage.archive import prepare
+
+    _say_store(archive, prepare(name, source, archive, workers))
+
+
+@app.command()
+def shard(
+    archive: Annotated[Path, typer.Argument(help="Folder of a finished archive.")],
+    shards: Annotated[Path, typer.Argument(help="Folder of the shards, new or to be continued.")],
+    fs: Annotated[float, typer.Option(min=1, help="Sampling rate of the shards, Hz.")] = 250,
+    codec: Annotated[str, typer.Option(help="Of the signals: pcodec, zstd or lz4.")] = "pcodec",
+    workers: Workers = None,
+) -> None:
+    """Make WebDataset shards from an archive, at one sampling rate."""
+    from .storage.shards import shard
+
+    _say_store(shards, shard(archive, shards, fs, codec, workers))
+
+
+@app.command()
+def verify(
+    store: Annotated[Path, typer.Argument(help="An archive or a folder of shards.")],
+    decode: Annotated[bool, typer.Option(help="Read every record back as well.")] = True,
+) -> None:
+    """Check a store against its digests; exit code 4 if it is damaged."""
+    from .storage.verify import verify
+
+    problems = verify(store, decode)
+    for problem in problems:
+        print(f"{store}: {problem}", file=sys.stderr)
+    if problems:
+        print(f"{store}: {len(problems)} problems; run its command again", file=sys.stderr)
+        raise typer.Exit(DAMAGED)
+    print(f"{store}: whole")
+
+
+@app.command()
+def inspect(
+    store: Annotated[Path, typer.Argument(help="An archive or a folder of shards.")],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The manifest's facts, for scripts.")
+    ] = False,
+) -> None:
+    """Say what a store holds: patients, hours, classes, rates, sizes, refused records."""
+    from .storage.inspect import inspect, text
+
+    facts = inspect(store)
+    print(json.dumps(facts, indent=1, ensure_ascii=False) if as_json else text(facts))
+
+
+@app.command(cls=_settings_help("PretrainSettings"))
+def pretrain(
+    shards: Annotated[list[Path], typer.Argument(help="Folders of shards of upstream data sets.")],
+    out: Out,
+    task: Annotated[str | None, typer.Option(help="What is learnt. [beat]")] = None,
+    config: Config = None,
+    assignments: Assignments = None,
+    seed: Seed = None,
+) -> None:
+    """Pretrain a network on frames of upstream recordings."""
+    from .config import PretrainSettings, load
+
+    settings = load(PretrainSettings, config, assignments or (), task=task, seed=seed)
+    from .training.pretrain import pretrain
+
+    pretrain(shards, out, settings)
+    _say_run(out)
+
+
+@app.command(cls=_settings_help("FinetuneSettings"))
+def finetune(
+    shards: Annotated[Path, typer.Argument(help="Folder of shards of a downstream data set.")],
+    out: Out,
+    init: Annotated[str, typer.Option(help="A pretraining run, or random.")] = "random",
+    repeats: Annotated[int | None, typer.Option(min=1, help="Trainings. [10]")] = None,
+    config: Config = None,
+    assignments: Assignments = None,
+    seed: Seed = None,
+) -> None:
+    """Finetune on a downstream data set, several times."""
+    from .config import FinetuneSettings, load
+
+    settings = load(FinetuneSettings, config, assignments or (), repeats=repeats, seed=seed)
+    from .training.finetune import finetune
+
+    finetune(shards, out, settings, None if init == "random" else Path(init))
+    _say_run(out)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of pretraining and finetuning runs.")],
+    out: Annotated[Path, typer.Option(help="The page; its table goes beside it as .csv and .md.")],
+) -> None:
+    """Write a report on runs: one HTML page, its table as CSV and Markdown."""
+    from .evaluation.report import write_report
+
+    for path in write_report(runs, out).values():
+        print(path)
+
+
+@app.command()
+def reproduce(
+    preset: Annotated[
+        str, typer.Option(help="demo (simulated) or real (recordings under --data).")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for everything that is made.")],
+    data: Annotated[Path | None, typer.Option(help="Folder of the real data sets.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the commands.")] = False,
+) -> None:
+    """Run a whole experiment, from raw recordings to the report; what is done is skipped."""
+    from .experiments.plan import plan, run
+
+    steps = plan(preset, out, data)
+    if dry_run:
+        for step in steps:
+            print(step)
+        return
+    if run(steps):
+        raise typer.Exit(REFUSED)
+
+
+def _say_run(path: Path) -> None:
+    from .evaluation.wording import summary
+
+    print(summary(path))
+
+
+def _say_store(path: Path, manifest: dict[str, Any]) -> None:
+    totals = manifest["totals"]
+    print(
+        f"{path}: {totals['records']:,} records of {totals['patients']:,} patients, "
+        f"{totals['hours']:,.1f} h, {totals['stored_bytes'] / 1e6:,.1f} MB"
+    )
+    if totals["refused"]:
+        for item in manifest["refused"]:
+            print(f"refused {item['key']}: {item['reason']}", file=sys.stderr)
+        print(f"{totals['refused']} records refused; the others are in {path}", file=sys.stderr)
+        raise typer.Exit(REFUSED)
