@@ -1,0 +1,74 @@
+"""Fixtures: real recordings where there are any, and small data sets in their real formats."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# Networks this small are slower on several threads, and other tests wait for the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+ROOT = Path(__file__).parent.parent
+PACKED = ROOT.parent / "shared" / "data"  # archives of real recordings beside the checkout
+NAMES = ("icentia11k", "mitdb", "cinc2017")
+
+
+def _recordings() -> Path | None:
+    """Folder of real recordings: ECGPIPE_TEST_DATA, or the packed ones, unpacked into a cache."""
+    if given := os.environ.get("ECGPIPE_TEST_DATA"):
+        return Path(given)
+    if not (PACKED / "unpack").is_file():
+        return None
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "ecgpipe" / "recordings"
+    subprocess.run([sys.executable, str(PACKED / "unpack"), str(folder), *NAMES], check=True)
+    return folder
+
+
+def pytest_report_header() -> str:
+    """Say whether the tests on real recordings run."""
+    if given := os.environ.get("ECGPIPE_TEST_DATA"):
+        return f"real recordings: {given}"
+    if (PACKED / "unpack").is_file():
+        return f"real recordings: unpacked from {PACKED}"
+    return "real recordings: none, their tests are skipped; name a folder in ECGPIPE_TEST_DATA"
+
+
+@pytest.fixture(scope="session")
+def recordings() -> Path:
+    """Folder with the real ``icentia11k/``, ``mitdb/`` and ``cinc2017/``."""
+    folder = _recordings()
+    if folder is None:
+        pytest.skip("no real recordings; name a folder of them in ECGPIPE_TEST_DATA")
+    missing = [name for name in NAMES if not (folder / name).is_dir()]
+    assert not missing, f"{folder} lacks {', '.join(missing)}"
+    return folder
+
+
+@pytest.fixture(scope="session")
+def icentia(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A simulated Icentia11k of four patients with two segments of 60 s."""
+    from ecgpipe.sources.simulate import simulate
+
+    folder = tmp_path_factory.mktemp("simulated") / "icentia11k"
+    simulate("icentia11k", folder, patients=4, segments=2, seconds=60)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cinc(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A simulated CinC 2017 of 40 records of 10 s."""
+    from ecgpipe.sources.simulate import simulate
+
+    folder = tmp_path_factory.mktemp("simulated") / "cinc2017"
+    simulate("cinc2017", folder, records=40, seconds=10)
+    return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the flows last: loader processes must not be forked beside Prefect's threads."""
+    items.sort(key=lambda item: item.path.name == "test_flows.py")

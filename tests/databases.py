@@ -1,0 +1,195 @@
+"""Tiny databases in the files of the real ones, with samples that say where they come from."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.io
+import wfdb
+from numpy.typing import NDArray
+
+ICENTIA_GAIN = 74.36482269503546
+Rows = list[tuple[int, str, str]]  # sample, symbol, note of each annotation
+
+
+def coded(patient: int, segment: int, samples: int, lead: int = 0) -> NDArray[np.int16]:
+    """Values that differ in neighbours, patients, segments and leads, over nearly all of int16."""
+    index = np.arange(samples, dtype=np.int64)
+    code = index * 31 + segment * 9_973 + patient * 4_099 + lead * 27_191
+    return (code % 60_001 - 30_000).astype(np.int16)
+
+
+def annotate(folder: Path, record: str, rows: Rows, fs: float) -> None:
+    """Write ``record.atr``."""
+    samples, symbols, notes = zip(*rows, strict=True)
+    wfdb.wrann(
+        record,
+        "atr",
+        np.array(samples),
+        list(symbols),
+        aux_note=list(notes),
+        fs=fs,
+        write_dir=str(folder),
+    )
+
+
+def icentia(
+    root: Path,
+    patient: int,
+    segment: int,
+    signal: NDArray[np.int16] | int = 1000,
+    rows: Rows | None = None,
+    units: str = "mV",
+) -> Path:
+    """One segment of Icentia11k, format 16; returns its path without extension."""
+    if isinstance(signal, int):
+        signal = coded(patient, segment, signal)
+    name = f"p{patient:05d}"
+    record = f"{name}_s{segment:02d}"
+    folder = root / name[:3] / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{record}.dat").write_bytes(signal.astype("<i2").tobytes())
+    checksum = int(signal.sum(dtype=np.int64)) % 65536
+    (folder / f"{record}.hea").write_text(
+        f"{record} 1 250 {len(signal)}\n"
+        f"{record}.dat 16 {ICENTIA_GAIN}(0)/{units} 16 0 {signal[0]} {checksum} 0 ecg\n"
+    )
+    if rows is not None:
+        annotate(folder, record, rows, 250)
+    return folder / record
+
+
+def icentia_rows(samples: int, step: int = 100) -> Rows:
+    """A beat of each kind in turn, inside one rhythm; a plain beat has the note ``None``."""
+    at = range(7, samples, step)
+    beats = [(t, "NSaVQ"[i % 5], "None") for i, t in enumerate(at)]
+    return [beats[0], (at[0], "+", "(N"), *beats[1:], (at[-1], "+", ")")]
+
+
+def small(root: Path) -> Path:
+    """Five patients of Icentia11k, seven segments, not all annotated."""
+    for patient, segment in ((0, 0), (0, 2), (1, 0), (2, 1), (3, 0), (3, 1), (4, 0)):
+        rows = icentia_rows(900) if segment < 2 else None
+        icentia(root, patient, segment, 900 + 10 * patient, rows)
+    return root
+
+
+def mitdb(
+    root: Path,
+    record: str,
+    leads: tuple[str, ...] = ("MLII", "V5"),
+    samples: int = 2000,
+    rows: Rows | None = None,
+) -> NDArray[np.int16]:
+    """One record of MIT-BIH, format 212 (12 bits); returns its signal, (leads, samples)."""
+    root.mkdir(parents=True, exist_ok=True)
+    codes = [coded(int(record), 0, samples, lead) for lead in range(len(leads))]
+    signal = (np.stack(codes).astype(np.int64) % 4095 - 2047).astype(np.int16)
+    many = len(leads)
+    wfdb.wrsamp(
+        record,
+        fs=360,
+        units=["mV"] * many,
+        sig_name=list(leads),
+        d_signal=signal.T.astype(np.int64),
+        fmt=["212"] * many,
+        adc_gain=[200.0] * many,
+        baseline=[1024] * many,
+        write_dir=str(root),
+    )
+    annotate(root, record, rows or [(18, "+", "(N"), (77, "N", ""), (370, "V", "")], 360)
+    return signal
+
+
+def cinc(
+    root: Path,
+    number: int,
+    signal: NDArray[np.int16] | int = 900,
+    label: str | None = "N",
+    reference: str = "REFERENCE-v3.csv",
+) -> NDArray[np.int16]:
+    """One record of CinC 2017, MATLAB v4 with a header, its label behind the others'."""
+    root.mkdir(parents=True, exist_ok=True)
+    if isinstance(signal, int):
+        signal = coded(number, 0, signal)
+    record = f"A{number:05d}"
+    scipy.io.savemat(root / f"{record}.mat", {"val": signal[None]}, format="4")
+    (root / f"{record}.hea").write_bytes(
+        f"{record} 1 300 {len(signal)} 05:05:15 1/05/2000 \r\n"
+        f"{record}.mat 16+24 1000/mV 16 0 {signal[0]} 0 0 ECG \r\n".encode()
+    )
+    if label is not None:
+        with (root / reference).open("a") as file:
+            file.write(f"{record},{label}\n")
+    return signal
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below a folder, hidden ones too, and the empty folders."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        if path.is_file()
+        else "folder"
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def equal(a: Any, b: Any) -> None:
+    """Two records are the same, to the last sample and mark."""
+    for name in ("key", "patient", "fs", "leads", "statements", "fold"):
+        assert getattr(a, name) == getattr(b, name), name
+    for name in ("signal", "gain", "baseline"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name), name)
+    assert a.signal.dtype == b.signal.dtype == np.int16
+    assert (a.beats is None) == (b.beats is None)
+    for name in ("beats", "rhythms", "qrs"):
+        if (one := getattr(a, name)) is not None:
+            other = getattr(b, name)
+            np.testing.assert_array_equal(one.index, other.index, name)
+            np.testing.assert_array_equal(one.label, other.label, name)
+
+
+Damage = Callable[[Path], object]
+
+
+def cut(name: str, count: int) -> Damage:
+    def damage(root: Path) -> None:
+        (file,) = root.rglob(name)
+        file.write_bytes(file.read_bytes()[:-count])
+
+    return damage
+
+
+def remove(name: str) -> Damage:
+    return lambda root: next(root.rglob(name)).unlink()
+
+
+def write(name: str, text: str) -> Damage:
+    return lambda root: next(root.rglob(name)).write_text(text)
+
+
+def replace(name: str, old: str, new: str) -> Damage:
+    def damage(root: Path) -> None:
+        (file,) = root.rglob(name)
+        text = file.read_text()
+        assert old in text
+        file.write_text(text.replace(old, new))
+
+    return damage
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own."""
+    command = [sys.executable, "-m", "ecgpipe", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def sidecars(store: Path) -> dict[str, int]:
+    """When each finished part of a store was written, ns."""
+    return {path.stem: path.stat().st_mtime_ns for path in (store / "parts").glob("*.json")}

@@ -1,0 +1,46 @@
+"""The whole way, as `make demo` goes it."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ecgpipe.storage.verify import verify
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_the_demo_ends_with_a_report_and_a_second_call_is_quick(tmp_path: Path) -> None:
+    call = [sys.executable, "-m", "flows.reproduce", "--preset", "demo", "--out", str(tmp_path)]
+    env = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect")}
+    env.pop("OMP_NUM_THREADS", None)  # the demo has the machine to itself
+    first = subprocess.run(call, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert first.stdout.strip().endswith(f"the report is {tmp_path / 'report.html'}")
+    page = (tmp_path / "report.html").read_text()
+    assert "simulated" in page and "<svg" in page
+
+    for store in sorted(tmp_path.glob("*/*/manifest.json")):
+        assert verify(store.parent) == []
+    with (tmp_path / "report.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    assert len(rows) == 2
+    for start in ("random", "beat"):
+        run = tmp_path / "runs" / f"finetune-{start}"
+        assert len(list(run.glob("repeat-*/predictions.csv"))) == 2
+
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "shards").rglob("*.tar")}
+    started = time.monotonic()
+    again = subprocess.run(call, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert time.monotonic() - started < 150
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert (tmp_path / "report.html").read_text() == page

@@ -1,0 +1,65 @@
+"""What the documents say to type is typed."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ecgpipe.storage.archive import prepare
+from ecgpipe.storage.shards import shard
+
+ROOT = Path(__file__).parent.parent
+
+
+def blocks(document: str, language: str) -> list[str]:
+    found = re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / document).read_text(), re.M | re.S)
+    assert found, f"{document} has no {language} block"
+    return found
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, icentia: Path, cinc: Path) -> Path:
+    folder = tmp_path_factory.mktemp("docs")
+    for name, source in (("icentia11k", icentia), ("cinc2017", cinc)):
+        prepare(name, source, folder / "archive" / name, workers=1)
+        shard(folder / "archive" / name, folder / "shards" / name, workers=1)
+    return folder
+
+
+@pytest.mark.parametrize("document", ["storage_layout.md", "README.md"])
+def test_python_snippets_run(document: str, place: Path) -> None:
+    for code in blocks(document, "python"):
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=place, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
+
+
+def test_layout_names_every_array_and_member(place: Path) -> None:
+    text = (ROOT / "storage_layout.md").read_text()
+    part = place / "archive" / "icentia11k" / "records.zarr" / "p00000"
+    names = {path.name for path in part.iterdir() if path.is_dir()}
+    assert len(names) == 14
+    assert [name for name in sorted(names) if f"`{name}`" not in text] == []
+
+
+@pytest.mark.slow
+def test_readme_commands_run(tmp_path: Path) -> None:
+    (script,) = blocks("README.md", "sh")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["sh", "-e", "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "report.html").stat().st_size > 10_000

@@ -1,0 +1,299 @@
+"""The report on run folders in the layout that the trainer writes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from ecgpipe.config import FinetuneSettings, PretrainSettings, digest
+from ecgpipe.errors import EcgpipeError
+from ecgpipe.evaluation import paper
+from ecgpipe.evaluation.figures import strip
+from ecgpipe.evaluation.report import write_report
+from ecgpipe.evaluation.runs import Example, read_run
+
+CLASSES = ["N", "A", "O", "~"]
+BEATS = ["normal", "pac", "aberrated", "pvc", "undefined"]
+COLUMNS = ["epoch", "train_loss", "validation_loss", "validation_accuracy", "validation_macro_f1"]
+TEST = [(f"A{i:05d}", i % 4) for i in range(60)]
+VALIDATION = [(f"A{i:05d}", i % 4) for i in range(100, 120)]
+
+
+def history(folder: Path, epochs: int) -> None:
+    lines = [COLUMNS] + [[epoch, *[1 / (epoch + 1)] * 4] for epoch in range(1, epochs + 1)]
+    with (folder / "history.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows(lines)
+
+
+def answers(rng: np.random.Generator, label: int, classes: int, skill: float) -> list[float]:
+    values = rng.random(classes)
+    values[label] += skill
+    return list(values / values.sum())
+
+
+def facts(kind: str, settings: dict[str, Any], **more: Any) -> dict[str, Any]:
+    info = {
+        "kind": kind,
+        "settings": settings,
+        "inputs": [{"path": "/data/x", "name": "x", "digest": "ab" * 32, "fs": 250.0}],
+        "versions": {"ecgpipe": "0.1.0", "torch": "2.13.0"},
+        "environment": {"device": "cpu", "precision": "bf16", "machine": "2 cores"},
+        **more,
+    }
+    return {**info, "digest": digest([kind, settings])}
+
+
+def pretrain(folder: Path, finished: bool = True) -> dict[str, Any]:
+    settings = PretrainSettings(epochs=3, steps=10, batch=8).model_dump()
+    data = {"train_patients": 19, "validation_patients": 1, "notes": ["3 records left out"]}
+    info = facts("pretrain", settings, name="beat", dataset=["mitdb"], classes=BEATS, data=data)
+    folder.mkdir()
+    (folder / "run.json").write_text(json.dumps(info))
+    history(folder, 3)
+    if finished:
+        rng = np.random.default_rng(5)
+        with (folder / "predictions.csv").open("w", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["key", "start", "label", *(f"p_{name}" for name in BEATS)])
+            for i in range(40):
+                writer.writerow([f"r{i}", i * 10, BEATS[i % 4], *answers(rng, i % 4, 5, 0.5)])
+    return info
+
+
+def finetune(
+    folder: Path,
+    name: str = "random",
+    upstream: dict[str, Any] | None = None,
+    finished: tuple[int, ...] = (0, 1, 2),
+    dataset: str = "cinc2017",
+    test: list[tuple[str, int]] = TEST,
+    data: dict[str, Any] | None = None,
+    example: str | None = None,
+    **settings: Any,
+) -> Path:
+    tree = FinetuneSettings(**{"repeats": 3, "epochs": 7, **settings}).model_dump()
+    counts = {"train": 240, "validation": 20, "test": 60, "labels_file": "REFERENCE-v3.csv"}
+    init = {"path": "/runs/beat", "run": upstream} if upstream else None
+    more = {"name": name, "dataset": dataset, "classes": CLASSES, "init": init}
+    info = facts("finetune", tree, data={**counts, "notes": [], **(data or {})}, **more)
+    folder.mkdir()
+    (folder / "run.json").write_text(json.dumps(info))
+    for number in finished:
+        repeat = folder / f"repeat-{number:02d}"
+        repeat.mkdir()
+        history(repeat, 4 + number)
+        rng = np.random.default_rng([number, len(name)])
+        with (repeat / "predictions.csv").open("w", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["key", "split", "label", *(f"p_{c}" for c in CLASSES)])
+            for split, items in (("validation", VALIDATION), ("test", test)):
+                for key, label in items:
+                    skill = 0.3 if upstream else 0.1
+                    writer.writerow([key, split, CLASSES[label], *answers(rng, label, 4, skill)])
+    if example:
+        wave = np.sin(np.arange(6000) / 40).astype(np.float32)
+        arrays: dict[str, Any] = {
+            f"signal__{example}": wave,
+            f"qrs__{example}": np.array([9, 2600], np.int32),
+        }
+        np.savez(folder / "examples.npz", keys=np.array([example]), fs=250.0, **arrays)
+    return folder
+
+
+def f1_of_files(folder: Path, average: str | None = "macro") -> list[Any]:
+    """F1 of every repeat's test rows, by scikit-learn, straight from the files."""
+    result = []
+    for file in sorted(folder.glob("repeat-*/predictions.csv")):
+        with file.open(newline="") as stream:
+            lines = [row for row in csv.DictReader(stream) if row["split"] == "test"]
+        values = [[float(row[f"p_{name}"]) for name in CLASSES] for row in lines]
+        predicted = [CLASSES[place] for place in np.argmax(values, 1)]
+        true = [row["label"] for row in lines]
+        result.append(f1_score(true, predicted, labels=CLASSES, average=average))
+    return result
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> list[Path]:
+    upstream = pretrain(tmp_path / "pre")
+    random = finetune(tmp_path / "random", example="A00001")
+    beat = finetune(tmp_path / "beat", "beat", upstream)
+    return [random, beat, tmp_path / "pre"]
+
+
+def test_numbers_are_those_of_the_files(pair: list[Path], tmp_path: Path) -> None:
+    paths = write_report(pair, tmp_path / "out" / "report.html")
+    assert [path.name for path in paths.values()] == ["report.html", "report.csv", "report.md"]
+    table = read_table(paths["csv"])
+    macro = [f1_of_files(folder) for folder in pair[:2]]
+    for row, folder, values, theirs in zip(table, pair, macro, (0.731, 0.779), strict=False):
+        assert float(row["macro_f1"]) == pytest.approx(np.mean(values), abs=1e-6)
+        assert float(row["macro_f1_std"]) == pytest.approx(np.std(values, ddof=1), abs=1e-6)
+        by_class = np.array(f1_of_files(folder, None))
+        for name, column in zip(CLASSES, by_class.T, strict=True):
+            assert float(row[f"f1_{name}"]) == pytest.approx(column.mean(), abs=1e-6)
+            assert float(row[f"f1_{name}_std"]) == pytest.approx(column.std(ddof=1), abs=1e-6)
+        assert float(row["paper_macro_f1"]) == theirs
+        assert float(row["difference_to_paper"]) == pytest.approx(
+            np.mean(values) - theirs, abs=1e-6
+        )
+        assert {"Recordings", "Repeats", "Epochs"} <= set(row["differs_from_paper_in"].split("; "))
+    gain = np.mean(macro[1]) / np.mean(macro[0]) - 1
+    assert float(table[1]["relative_gain_over_random"]) == pytest.approx(gain, abs=1e-6)
+    assert table[0]["relative_gain_over_random"] == ""
+    page, notes = (paths[kind].read_text() for kind in ("html", "md"))
+    mean = f"{np.mean(macro[1]):.3f}".removeprefix("0")
+    for expected in (mean, f"{100 * gain:.1f} %", "Not like for like", "A00001", "320 of cinc2017"):
+        assert expected in page
+    assert mean in notes
+
+
+def test_the_page_stands_alone_and_repeats_to_the_byte(pair: list[Path], tmp_path: Path) -> None:
+    first = write_report(pair, tmp_path / "one" / "report")
+    second = write_report(pair, tmp_path / "two" / "report.html")
+    assert all(first[kind].read_bytes() == second[kind].read_bytes() for kind in first)
+    page = first["html"].read_text()
+    assert "http" not in page and "<script" not in page and "@import" not in page
+    assert not re.findall(r'(?:src|href)="(?!#)', page)
+    assert str(tmp_path) not in page
+
+
+def test_missing_repeats_and_pretraining_are_said(tmp_path: Path) -> None:
+    upstream = pretrain(tmp_path / "pre", finished=False)
+    random = finetune(tmp_path / "random", finished=(0, 2))
+    (random / "repeat-01").mkdir()
+    beat = finetune(tmp_path / "beat", "beat", {**upstream, "digest": "other"}, finished=(1,))
+    page = write_report([random, beat, tmp_path / "pre"], tmp_path / "r")["html"].read_text()
+    assert "no predictions of repeat 1, not finished" in page
+    assert "rest on 2 of 3 repeats" in page
+    assert "no predictions of repeat 0, 2" in page
+    assert "With a single repeat the spread" in page
+    assert "\xa0±\xa0\N{EN DASH}" in page
+    assert "its pretraining run is not part of this report" in page
+    assert "Pretraining pre has no predictions.csv" in page
+
+
+def test_one_run_alone(tmp_path: Path) -> None:
+    paths = write_report([finetune(tmp_path / "random")], tmp_path / "r.html")
+    assert "no finished run from pretrained weights" in paths["html"].read_text()
+    assert "Pretraining</h2>" not in paths["html"].read_text()
+    only = write_report([finetune(tmp_path / "none", finished=())], tmp_path / "n.html")
+    assert "No repeat has finished yet" in only["md"].read_text()
+    assert read_table(only["csv"])[0]["macro_f1"] == ""
+    pretrain(tmp_path / "pre")
+    page = write_report([tmp_path / "pre"], tmp_path / "p.html")["html"].read_text()
+    assert "Pretraining only" in page and "40 validation frames" in page
+
+
+def test_conditions_without_a_cell_and_simulated_data(tmp_path: Path) -> None:
+    odd = finetune(tmp_path / "odd", train_share=0.6, validation_share=0.2)
+    fake = finetune(tmp_path / "fake", data={"simulated": True})
+    for folder in (odd, fake):
+        paths = write_report([folder], tmp_path / "r.html")
+        assert "the paper has no result under these conditions" in paths["html"].read_text()
+        assert read_table(paths["csv"])[0]["difference_to_paper"] == ""
+    assert "On simulated recordings" in paths["html"].read_text()
+
+
+@pytest.mark.parametrize("change", [{"test": TEST[:-4]}, {"batch": 32}])
+def test_no_gain_unless_like_for_like(tmp_path: Path, change: dict[str, Any]) -> None:
+    upstream = pretrain(tmp_path / "pre")
+    random = finetune(tmp_path / "random", **change)
+    beat = finetune(tmp_path / "beat", "beat", upstream, seed=3)
+    paths = write_report([random, beat], tmp_path / "r.html")
+    assert [row["relative_gain_over_random"] for row in read_table(paths["csv"])] == ["", ""]
+    assert "No gain is stated" in paths["html"].read_text()
+
+
+def test_hostile_text_is_escaped(tmp_path: Path) -> None:
+    evil = "<img src=x onerror=alert(1)>|$x$"
+    test = [(evil, 0), *TEST[1:]]
+    random = finetune(tmp_path / "random", test=test, example=evil, data={"notes": [evil]})
+    named = finetune(tmp_path / "named", evil, pretrain(tmp_path / "pre"), test=test)
+    paths = write_report([random, named], tmp_path / "r.html")
+    tags: list[str] = []
+    parser = HTMLParser()
+    parser.handle_starttag = lambda tag, attrs: tags.append(tag)  # type: ignore[method-assign]
+    parser.feed(paths["html"].read_text())
+    assert "svg" in tags and "img" not in tags
+    assert "<img" not in paths["md"].read_text()
+
+
+def test_what_is_no_run_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(EcgpipeError, match=r"empty: no run folder .* name a folder"):
+        write_report([tmp_path / "empty"], tmp_path / "r")
+    with pytest.raises(EcgpipeError, match="no run folders given"):
+        write_report([], tmp_path / "r")
+    (tmp_path / "empty" / "run.json").write_text('{"kind": "archive"}')
+    with pytest.raises(EcgpipeError, match="missing: name"):
+        write_report([tmp_path / "empty"], tmp_path / "r")
+    runs = [finetune(tmp_path / "a"), finetune(tmp_path / "b", dataset="other")]
+    with pytest.raises(EcgpipeError, match="different data sets"):
+        write_report(runs, tmp_path / "r")
+    answers_file = tmp_path / "a" / "repeat-00" / "predictions.csv"
+    good = answers_file.read_text()
+    for old, new, message in (
+        ("p_A", "q_A", "column p_A is missing"),
+        (",test,", ",trial,", "line 22: cannot be used"),
+        ("A00000,test,N,", "A00000,test,N,nan,", "not finite"),
+    ):
+        answers_file.write_text(good.replace(old, new))
+        with pytest.raises(EcgpipeError, match=message):
+            write_report([tmp_path / "a"], tmp_path / "r")
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_cells_of_the_paper() -> None:
+    best = paper.lookup("beat", 2048, 0.75, 250, 18)
+    assert best and best.macro_f1 == (0.779, 0.014) and best.class_f1[3] == (0.661, 0.040)
+    for frame, (name, share, fs, depth), table, macro in (
+        (None, ("random", 0.25, 250, 18), 2, (0.670, 0.013)),
+        (2048, ("rhythm", 0.75, 300, 18), 3, (0.747, 0.017)),
+        (512, ("heart_rate", 0.75, 128.0, 18), 3, (0.761, 0.011)),
+        (512, ("future", 0.75, 250, 50), 4, (0.743, 0.010)),
+        (None, ("random", 0.75, 250, 34), 4, (0.764, 0.012)),
+    ):
+        assert paper.lookup(name, frame, share, fs, depth) == (table, macro, ())
+    assert paper.lookup("beat", 512, 0.25, 250, 18) is None  # Table 2 has the best frame only
+    assert paper.lookup("beat", 2048, 0.6, 250, 18) is None
+    # Table 1's macro F1 is the mean of its four class F1s, up to rounding.
+    for cell in paper._cells().values():
+        if cell.class_f1:
+            mean = np.mean([score.mean for score in cell.class_f1])
+            assert mean == pytest.approx(cell.macro_f1.mean, abs=0.0016)
+
+
+def test_the_full_protocol_is_like_for_like(tmp_path: Path) -> None:
+    data = {"train": 6396, "validation": 426, "test": 1706, "labels_file": "REFERENCE.csv"}
+    protocol: Any = {"repeats": 10, "epochs": 200, "statistics": "all"}
+    run = finetune(tmp_path / "full", finished=tuple(range(10)), data=data, **protocol)
+    assert [p for p in paper.differences(read_run(run)) if p.same is False] == []
+    page = write_report([run], tmp_path / "r")["html"].read_text()
+    assert "The protocol is the same" in page and "Not like for like" not in page
+
+
+def test_a_strip_keeps_time_voltage_and_marks() -> None:
+    signal = np.zeros(3000, np.float32)
+    signal[1250] = 1.0  # 5 s, 1 mV: 12,500 and 1,000 hundredths of a millimetre
+    svg = strip(Example("x", 250.0, signal, np.array([1250, 2600], np.int32)))
+    assert svg.count('class="trace"') == 2  # rows of 10 s
+    marks = [int(x) for x in re.findall(r'class="qrs" d="M(\d+) ', svg)]
+    assert marks == [12500, 1000]
+    trace = re.findall(r'class="trace" d="M([\d l-]+)"', svg)[0].replace("l", " ").split()
+    x, y = np.cumsum(np.reshape([int(step) for step in trace], (-1, 2)), 0).T
+    assert x[y.argmin()] == 12500 and y.max() - y.min() == 1000
+    assert x[-1] == 25000  # no drift from rounding

@@ -1,0 +1,129 @@
+"""A store after an interruption, a repair or damage: whole, and the same to the byte."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import databases as db
+import pytest
+
+from ecgpipe.errors import EcgpipeError
+from ecgpipe.storage.archive import prepare
+from ecgpipe.storage.store import open_store
+from ecgpipe.storage.verify import verify
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    return db.small(tmp_path / "small")
+
+
+def test_one_bad_record_is_refused_and_taken_in_when_it_is_repaired(
+    tmp_path: Path, small: Path
+) -> None:
+    bad = small / "p00/p00003/p00003_s01.dat"
+    whole = bad.read_bytes()
+    bad.write_bytes(whole[:-7])
+    arguments = ("prepare", "icentia11k", small, tmp_path / "archive", "--workers", 1)
+    first = db.run(*arguments)
+    assert first.returncode == 3
+    assert "p00003_s01" in first.stderr and "truncated" in first.stderr
+    assert "6 records of 5 patients" in first.stdout
+    store = open_store(tmp_path / "archive")
+    assert [r["key"] for r in store.manifest["refused"]] == ["p00003_s01"]
+    assert len(store.records) == 6 and verify(tmp_path / "archive") == []
+    before = db.sidecars(tmp_path / "archive")
+    bad.write_bytes(whole)
+    second = db.run(*arguments)
+    assert second.returncode == 0, second.stderr
+    after = db.sidecars(tmp_path / "archive")
+    assert {part for part in after if after[part] != before[part]} == {"p00003"}
+    prepare("icentia11k", small, tmp_path / "never_bad", 1)
+    assert db.tree(tmp_path / "archive") == db.tree(tmp_path / "never_bad")
+
+
+def test_killed_in_the_middle_it_continues(tmp_path: Path) -> None:
+    root, store = tmp_path / "raw", tmp_path / "archive"
+    for patient in range(12):
+        db.icentia(root, patient, 0, 100_000, db.icentia_rows(100_000))
+    command = [sys.executable, "-m", "ecgpipe", "prepare", "icentia11k", root, store]
+    process = subprocess.Popen([*command, "--workers", "2"], stderr=subprocess.DEVNULL)
+    try:
+        while len(db.sidecars(store)) < 2:
+            assert process.poll() is None, "finished before it could be killed"
+            time.sleep(0.002)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    time.sleep(0.6)  # for its workers, who look after their parent five times a second
+    done = db.sidecars(store)
+    assert 2 <= len(done) < 12 and not (store / "manifest.json").exists()
+    with pytest.raises(EcgpipeError, match="not finished"):
+        open_store(store)
+    again = db.run("prepare", "icentia11k", root, store, "--workers", 2)
+    assert again.returncode == 0, again.stderr
+    assert f"{len(done)} of 12 parts were there already" in again.stderr
+    after = db.sidecars(store)
+    assert {part: after[part] for part in done} == done
+    prepare("icentia11k", root, tmp_path / "undisturbed", 1)
+    assert db.tree(store) == db.tree(tmp_path / "undisturbed")
+    assert not list(store.rglob("*.partial*"))
+
+
+def test_half_parts_and_damaged_sidecars_are_redone(tmp_path: Path, small: Path) -> None:
+    store = tmp_path / "archive"
+    prepare("icentia11k", small, store, 1)
+    whole = db.tree(store)
+    kept = db.sidecars(store)["p00004"]
+    parts = store / "parts"
+    (parts / "p00000.json").unlink()  # killed between the part and its sidecar
+    (store / "records.zarr/p00000/half").write_text("junk")
+    (parts / "p00001.json").write_bytes((parts / "p00001.json").read_bytes()[:100])
+    (parts / "p00002.json").write_text("")
+    shutil.copytree(store / "records.zarr/p00001", store / ".partial/p00001")
+    (parts / ".p00003.json.partial").write_text("{")
+    chunk = next(p for p in (store / "records.zarr/p00003/signal/c").rglob("*") if p.is_file())
+    chunk.write_bytes(chunk.read_bytes()[:-1])
+    prepare("icentia11k", small, store, 1)
+    assert db.tree(store) == whole and db.sidecars(store)["p00004"] == kept
+
+
+def test_what_verify_finds_the_stores_command_repairs(tmp_path: Path, small: Path) -> None:
+    store = tmp_path / "archive"
+    prepare("icentia11k", small, store, 1)
+    chunk = next(p for p in (store / "records.zarr/p00003/signal/c").rglob("*") if p.is_file())
+    data = bytearray(chunk.read_bytes())
+    data[len(data) // 2] ^= 1
+    chunk.write_bytes(data)
+    found = db.run("verify", store)
+    assert found.returncode == 4 and "p00003/signal" in found.stderr
+    assert "run its command again" in found.stderr
+    prepare("icentia11k", small, store, 1)
+    assert verify(store) == []
+
+
+def test_a_sidecar_of_another_shape_is_redone(tmp_path: Path, small: Path) -> None:
+    prepare("icentia11k", small, tmp_path / "archive", 1)
+    whole = db.tree(tmp_path / "archive")
+    for content in ("[]", "null", '{"files": {}}', '{"files": [], "inputs": 1}'):
+        (tmp_path / "archive/parts/p00001.json").write_text(content)
+        prepare("icentia11k", small, tmp_path / "archive", 1)
+        assert db.tree(tmp_path / "archive") == whole
+
+
+def test_a_second_writer_is_refused(tmp_path: Path, small: Path) -> None:
+    store = tmp_path / "archive"
+    prepare("icentia11k", small, store, 1)
+    before = db.tree(store)
+    with (store / "recipe.json").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        second = db.run("prepare", "icentia11k", small, store)
+    assert second.returncode == 2 and db.tree(store) == before
+    assert f"{store}: another process is writing" in second.stderr and "wait" in second.stderr
+    prepare("icentia11k", small, store, 1)

@@ -1,0 +1,295 @@
+"""The shards: any WebDataset reader reads them, at a rate the signal survives, and damage shows."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import databases as db
+import numcodecs
+import numpy as np
+import pytest
+import webdataset as wds
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ecgpipe.errors import EcgpipeError
+from ecgpipe.storage.archive import prepare
+from ecgpipe.storage.resample import resample
+from ecgpipe.storage.shards import CODECS, decode, encode, shard
+from ecgpipe.storage.store import open_store
+from ecgpipe.storage.verify import check_files, verify
+from ecgpipe.types import Marks, Record
+
+RATES = [(300, 250), (360, 250), (250, 128), (500, 250)]
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return db.small(tmp_path_factory.mktemp("raw") / "icentia11k")
+
+
+@pytest.fixture(scope="module")
+def archive(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stores") / "archive"
+    prepare("icentia11k", raw, folder, 1)
+    return folder
+
+
+def strip(signal: Any, fs: float, **more: Any) -> Record:
+    signal = np.atleast_2d(np.asarray(signal, np.int16))
+    leads = tuple(f"lead{i}" for i in range(len(signal)))
+    gain, baseline = np.full(len(signal), 200.5), np.arange(len(signal), dtype=float) + 3
+    return Record("key", "patient", fs, leads, signal, gain, baseline, **more)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_at_the_archives_rate_records_are_what_they_were(
+    tmp_path: Path, archive: Path, codec: str
+) -> None:
+    manifest = shard(archive, tmp_path / "shards", 250, codec, 1)
+    records = list(open_store(tmp_path / "shards").read_all())
+    assert len(records) == 7
+    for found, record in zip(records, open_store(archive).read_all(), strict=True):
+        db.equal(found, record)
+    before = open_store(archive).manifest
+    assert manifest["statistics"] == before["statistics"]
+    differing = {k for k in manifest["totals"] if manifest["totals"][k] != before["totals"][k]}
+    assert differing == {"stored_bytes"}
+    assert verify(tmp_path / "shards") == []
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset's own
+@pytest.mark.parametrize("codec", CODECS)
+def test_webdataset_numpy_and_numcodecs_alone_read_it(
+    tmp_path: Path, archive: Path, codec: str
+) -> None:
+    shard(archive, tmp_path / "shards", 250, codec, 1)
+    tars = sorted((tmp_path / "shards" / "shards").glob("*.tar"))
+    assert [tar.stem for tar in tars] == [f"p{n:05d}" for n in range(5)]
+    keys = []
+    for tar in tars:
+        for sample in wds.WebDataset(str(tar), shardshuffle=False):
+            header = json.loads(sample["json"])
+            keys.append(sample["__key__"])
+            assert header["key"] == sample["__key__"] and header["codec"] == CODECS[codec]
+            data = numcodecs.get_codec(header["codec"]).decode(sample["signal"])
+            signal = np.frombuffer(data, header["dtype"]).reshape(header["shape"])
+            patient, segment = int(keys[-1][1:6]), int(keys[-1][-2:])
+            expected = db.coded(patient, segment, 900 + 10 * patient)
+            np.testing.assert_array_equal(signal, [expected])
+            assert header["fs"] == 250 and header["gain"] == [db.ICENTIA_GAIN]
+            assert ("beats" in sample) == (segment < 2)
+            if segment < 2:
+                n = len(sample["beats"]) // 5
+                index = np.frombuffer(sample["beats"], "<i4", n)
+                label = np.frombuffer(sample["beats"], "u1", offset=4 * n)
+                symbols = [header["beat_symbols"][i] for i in label]
+                rows = [row for row in db.icentia_rows(900) if row[1] != "+"]
+                assert list(zip(index, symbols, strict=True)) == [row[:2] for row in rows]
+    assert keys == sorted(open_store(archive).records.index)
+
+
+@pytest.mark.parametrize(("old", "new"), RATES)
+def test_a_resampled_sine_is_the_sine_of_the_other_rate(old: int, new: int) -> None:
+    seconds, amplitude = 20, 2000
+    for hertz in (0.7, 11.0, 0.4 * new):
+        phase = 2 * np.pi * hertz
+        wave = amplitude * np.sin(phase * np.arange(seconds * old) / old + 0.3)
+        found = resample(strip(np.rint(wave), old), new).signal[0]
+        expected = amplitude * np.sin(phase * np.arange(seconds * new) / new + 0.3)
+        assert len(found) == len(expected)
+        inside = slice(new, -new)
+        assert np.abs(found[inside] - expected[inside]).max() < 1.5, hertz
+
+
+@pytest.mark.parametrize(("old", "new"), RATES)
+def test_what_the_new_rate_cannot_carry_is_gone(old: int, new: int) -> None:
+    for hertz in np.linspace(new / 2 * 1.01, old / 2 * 0.98, 4):
+        wave = 20_000 * np.sin(2 * np.pi * hertz * np.arange(20 * old) / old)
+        found = resample(strip(np.rint(wave), old), new).signal[0][new:-new].astype(float)
+        assert 20 * np.log10((found.std() + 1e-9) / wave.std()) < -60, hertz
+
+
+@pytest.mark.parametrize(("old", "new"), [*RATES, (250, 300), (257, 250), (128.5, 250)])
+@pytest.mark.parametrize("samples", [1, 2, 251, 3001])
+def test_length_marks_and_scale_after_resampling(old: float, new: float, samples: int) -> None:
+    rng = np.random.default_rng(samples)
+    at = np.sort(rng.integers(0, samples, 40))
+    at[-1] = samples - 1
+    marks = Marks.of(at, rng.integers(0, 5, 40))
+    level = np.array([[-1234], [32767]]) * np.ones((1, samples))
+    record = strip(level, old, beats=marks, rhythms=marks, qrs=marks, statements=("A",), fold=3)
+    found = resample(record, new)
+    assert (found.fs == new and 0 <= samples / old * new - found.samples < 1) or found.samples == 1
+    np.testing.assert_array_equal(found.signal, level[:, :1] * np.ones((1, found.samples)))
+    for moved in (found.beats, found.rhythms, found.qrs):
+        assert moved is not None and moved.index.min() >= 0
+        np.testing.assert_array_equal(moved.label, marks.label)
+        exact = np.minimum(at / old * new, found.samples - 1)
+        assert np.abs(moved.index - exact).max() <= 0.5 + 1e-9
+    for name in ("key", "patient", "leads", "statements", "fold"):
+        assert getattr(found, name) == getattr(record, name)
+    assert found.gain is record.gain and found.baseline is record.baseline
+
+
+def test_resampling_saturates_where_it_would_wrap() -> None:
+    square = np.where(np.arange(3000) // 150 % 2, 32767, -32768)
+    found = resample(strip(square, 300), 250).signal[0].astype(int)
+    middles = np.arange(62, 2500, 125)
+    assert np.array_equal(found[middles] > 0, np.arange(len(middles)) % 2 == 1)
+    assert np.abs(np.diff(found)).max() > 30_000 and found.max() == 32767 and found.min() == -32768
+    flips = np.count_nonzero(np.diff(np.sign(found)))
+    assert flips == len(middles) - 1
+
+
+def test_resampling_leaves_unannotated_records_unannotated() -> None:
+    assert resample(strip(np.zeros(500), 500), 250).beats is None
+
+
+marks = st.lists(st.tuples(st.integers(0, 2**31 - 1), st.integers(0, 255)), max_size=20).map(
+    lambda rows: Marks.of([i for i, _ in sorted(rows)], [j for _, j in sorted(rows)])
+)
+words = st.text(max_size=8)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.integers(1, 3).flatmap(
+        lambda leads: st.lists(
+            st.lists(st.integers(-32768, 32767), min_size=leads, max_size=leads),
+            min_size=1,
+            max_size=40,
+        )
+    ),
+    st.one_of(st.none(), marks),
+    marks,
+    marks,
+    st.lists(words, max_size=3).map(tuple),
+    st.one_of(st.none(), st.integers(0, 10)),
+    st.floats(1e-3, 1e6),
+    st.floats(-1e6, 1e6),
+    st.sampled_from(sorted(CODECS)),
+    words,
+)
+def test_decode_undoes_encode(
+    columns: list[list[int]],
+    beats: Marks | None,
+    rhythms: Marks,
+    qrs: Marks,
+    statements: tuple[str, ...],
+    fold: int | None,
+    gain: float,
+    baseline: float,
+    codec: str,
+    patient: str,
+) -> None:
+    record = strip(np.array(columns).T, 250.0, beats=beats, rhythms=rhythms, qrs=qrs)
+    ones = np.ones(len(record.leads))
+    record = replace(record, statements=statements, fold=fold, patient=patient)
+    record = replace(record, gain=gain * ones, baseline=baseline * ones)
+    db.equal(decode(encode(record, CODECS[codec], ("N",), ("(N",))), record)
+
+
+def test_the_same_bytes_whoever_makes_them(tmp_path: Path, archive: Path) -> None:
+    shard(archive, tmp_path / "one", 128, "pcodec", 1)
+    two = db.run("shard", archive, tmp_path / "two", "--fs", 128, "--workers", 2)
+    assert two.returncode == 0, two.stderr
+    assert db.tree(tmp_path / "one") == db.tree(tmp_path / "two")
+    with tarfile.open(tmp_path / "one/shards/p00003.tar") as tar:
+        members = tar.getmembers()
+    assert {(m.mtime, m.uid, m.gid, m.uname, m.gname) for m in members} == {(0, 0, 0, "", "")}
+    names = [
+        f"p00003_s0{s}.{m}" for s in (0, 1) for m in ("json", "signal", "beats", "rhythms", "qrs")
+    ]
+    assert [m.name for m in members] == names
+
+
+def test_damage_is_found(tmp_path: Path, archive: Path) -> None:
+    store = tmp_path / "shards"
+    shard(archive, store, workers=1)
+    check_files(open_store(store))
+    tar = store / "shards/p00002.tar"
+    whole = tar.read_bytes()
+    tar.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(EcgpipeError, match=r"p00002\.tar: .* bytes where .* run .* again"):
+        check_files(open_store(store))
+    assert any("p00002.tar" in problem and "expected" in problem for problem in verify(store))
+    tar.unlink()
+    with pytest.raises(EcgpipeError, match=r"p00002\.tar: missing"):
+        check_files(open_store(store))
+    assert verify(store) == ["shards/p00002.tar: missing"]
+    for at in (600, len(whole) // 3):
+        flipped = bytearray(whole)
+        flipped[at] ^= 0x10
+        tar.write_bytes(flipped)
+        assert len(verify(store)) == 1 and "p00002.tar" in verify(store)[0]
+    found = db.run("verify", store)
+    assert found.returncode == 4 and "p00002.tar" in found.stderr and "1 problem" in found.stderr
+    tar.write_bytes(whole[:-1])
+    shard(archive, store, workers=1)  # a file of another size is made again
+    assert tar.read_bytes() == whole
+    whole_now = db.run("verify", store)
+    assert whole_now.returncode == 0 and "whole" in whole_now.stdout
+
+
+def test_an_altered_manifest_or_sidecar_is_found(tmp_path: Path, archive: Path) -> None:
+    store = tmp_path / "shards"
+    shard(archive, store, workers=1)
+    manifest, sidecar = store / "manifest.json", store / "parts/p00001.json"
+    whole = manifest.read_text(), sidecar.read_text()
+    tree = json.loads(whole[0])
+    tree["totals"]["qrs"] += 1
+    manifest.write_text(json.dumps(tree))
+    assert len(verify(store)) == 1 and "manifest.json" in verify(store)[0]
+    manifest.write_text(whole[0])
+    tree = json.loads(whole[1])
+    tree["records"][0]["sum"][0] += 1
+    sidecar.write_text(json.dumps(tree))
+    assert any("p00001" in problem for problem in verify(store))
+    with pytest.raises(EcgpipeError, match="part p00001 changed"):
+        check_files(open_store(store))
+    sidecar.write_text(whole[1][:50])
+    assert any("p00001.json" in problem and "JSON" in problem for problem in verify(store))
+    sidecar.unlink()
+    assert any("p00001.json" in problem for problem in verify(store))
+    sidecar.write_text(whole[1])
+    shutil.copy(sidecar, store / "parts/p00009.json")
+    assert verify(store) == ["parts/p00009.json: not in the manifest"]
+
+
+def test_refusals_of_the_archive_are_passed_on(tmp_path: Path, raw: Path) -> None:
+    copy = tmp_path / "raw"
+    shutil.copytree(raw, copy)
+    (copy / "p00/p00002/p00002_s01.dat").unlink()
+    (copy / "p00/p00003/p00003_s01.dat").unlink()
+    refused = prepare("icentia11k", copy, tmp_path / "archive", 1)["refused"]
+    assert [r["key"] for r in refused] == ["p00002_s01", "p00003_s01"]
+    found = db.run("shard", tmp_path / "archive", tmp_path / "shards", "--workers", 1)
+    assert found.returncode == 3 and "p00003_s01" in found.stderr
+    store = open_store(tmp_path / "shards")
+    assert store.manifest["refused"] == refused and len(list(store.read_all())) == 5
+    assert verify(tmp_path / "shards") == []
+
+
+def test_what_cannot_be_sharded_is_refused(tmp_path: Path, archive: Path) -> None:
+    with pytest.raises(EcgpipeError, match=r"unknown codec flac; .*pcodec, zstd, lz4"):
+        shard(archive, tmp_path / "shards", 250, "flac", 1)
+    unfinished = tmp_path / "unfinished"
+    shutil.copytree(archive, unfinished)
+    (unfinished / "manifest.json").unlink()
+    for folder in (unfinished, tmp_path / "nowhere"):
+        with pytest.raises(EcgpipeError, match=r"no finished archive; run `ecgpipe prepare`"):
+            shard(folder, tmp_path / "shards", workers=1)
+    assert not (tmp_path / "shards").exists()
+    shard(archive, tmp_path / "shards", workers=1)
+    with pytest.raises(EcgpipeError, match="holds shards; name an archive"):
+        shard(tmp_path / "shards", tmp_path / "more", workers=1)
+    with pytest.raises(EcgpipeError, match=r"another recipe .*fs 250\.0 there, 128\.0 now"):
+        shard(archive, tmp_path / "shards", 128, workers=1)
+    with pytest.raises(EcgpipeError, match="kind"):
+        shard(archive, archive, workers=1)

@@ -1,0 +1,299 @@
+"""Short real trainings: reproducible to the bit, continued exactly, refused where they must be."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import f1_score
+
+from ecgpipe.config import FinetuneSettings, PretrainSettings, load
+from ecgpipe.errors import EcgpipeError
+from ecgpipe.models.resnet import ResNet
+from ecgpipe.storage.archive import prepare
+from ecgpipe.storage.shards import shard
+from ecgpipe.training.finetune import finetune
+from ecgpipe.training.pretrain import pretrain
+
+BEATS = ["normal", "pac", "aberrated", "pvc", "undefined"]
+COMMON = {"device": "cpu", "precision": "fp32", "batch": 8, "epochs": 2}
+UP = {
+    "frame": 256, "steps": 5, "streams": 2, "shuffle": 32, "frames_per_visit": 16,
+    "validation_frames": 16, "validation_share": 0.25, **COMMON,
+}  # fmt: skip
+DOWN = {"seconds": 2, "repeats": 2, **COMMON}
+
+
+class Sets(NamedTuple):
+    upstream: Path
+    downstream: Path
+
+
+@pytest.fixture(scope="module")
+def sets(icentia: Path, cinc: Path, tmp_path_factory: pytest.TempPathFactory) -> Sets:
+    folder = tmp_path_factory.mktemp("sets")
+    for source in (icentia, cinc):
+        prepare(source.name, source, folder / f"{source.name}-archive", 1)
+        shard(folder / f"{source.name}-archive", folder / source.name, 250, workers=1)
+    return Sets(folder / icentia.name, folder / cinc.name)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums, hence bits, may depend on it
+    yield
+    torch.set_num_threads(before)
+
+
+def _up(sets: Sets, run: Path, **changes: Any) -> Path:
+    pretrain([sets.upstream], run, load(PretrainSettings, **UP | changes))
+    return run
+
+
+def _down(sets: Sets, run: Path, init: Path | None = None, **changes: Any) -> Path:
+    finetune(sets.downstream, run, load(FinetuneSettings, **DOWN | changes), init)
+    return run
+
+
+@pytest.fixture(scope="module")
+def upstream_run(sets: Sets, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _up(sets, tmp_path_factory.mktemp("runs") / "up")
+
+
+@pytest.fixture(scope="module")
+def runs(sets: Sets, upstream_run: Path) -> dict[str, Path]:
+    folder = upstream_run.parent
+    inits = {"random": None, "beat": upstream_run}
+    return {name: _down(sets, folder / name, init) for name, init in inits.items()}
+
+
+def _model(run: Path) -> dict[str, Any]:
+    return torch.load(run / "model.pt", weights_only=True)
+
+
+def _table(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def _history(run: Path) -> list[dict[str, str]]:
+    return [{**row, "seconds": ""} for row in _table(run / "history.csv")]
+
+
+def _assert_same_run(one: Path, other: Path) -> None:
+    a, b = _model(one)["network"], _model(other)["network"]
+    assert all(torch.equal(a[name], b[name]) for name in {**a, **b})
+    assert _history(one) == _history(other)
+    assert (one / "predictions.csv").read_bytes() == (other / "predictions.csv").read_bytes()
+
+
+def test_seed_decides_everything(sets: Sets, upstream_run: Path, tmp_path: Path) -> None:
+    torch.manual_seed(99)  # what a caller does with the global generators changes nothing
+    np.random.seed(99)
+    _assert_same_run(_up(sets, tmp_path / "again"), upstream_run)
+    other = _model(_up(sets, tmp_path / "other", seed=1))["network"]
+    assert not torch.equal(other["stem.weight"], _model(upstream_run)["network"]["stem.weight"])
+
+
+def test_loader_processes_change_nothing(sets: Sets, upstream_run: Path, tmp_path: Path) -> None:
+    _assert_same_run(_up(sets, tmp_path / "run", workers=2), upstream_run)
+    with pytest.raises(EcgpipeError, match="setting workers: 3 does not divide the 2 streams"):
+        _up(sets, tmp_path / "odd", workers=3)
+
+
+ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
+COMMAND = [sys.executable, "-m", "ecgpipe"]
+
+
+def _options(given: dict[str, Any]) -> list[str]:
+    return [word for key, value in given.items() for word in ("--set", f"{key}={value}")]
+
+
+def _killed(command: list[str], run: Path) -> None:
+    """Start a command and kill it when the first checkpoint of the run is there."""
+    with subprocess.Popen([*COMMAND, *command], env=ENV) as process:
+        while not (run / "last.pt").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    assert not (run / "predictions.csv").exists()
+
+
+def test_a_killed_pretraining_ends_the_same(sets: Sets, tmp_path: Path) -> None:
+    given, run = {"epochs": 4, "steps": 6}, tmp_path / "killed"
+    _killed(["pretrain", str(sets.upstream), "--out", str(run), *_options(UP | given)], run)
+    assert 1 <= len(torch.load(run / "last.pt", weights_only=True)["history"]) < 4
+    _assert_same_run(_up(sets, run, **given), _up(sets, tmp_path / "whole", **given))
+
+
+def test_a_killed_finetuning_ends_the_same(
+    sets: Sets, runs: dict[str, Path], upstream_run: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "killed"
+    command = ["finetune", str(sets.downstream), "--out", str(run), "--init", str(upstream_run)]
+    # Killed in the second repeat: the first is whole, and must stay as it is.
+    _killed([*command, *_options(DOWN)], run / "repeat-01")
+    first = (run / "repeat-00/model.pt").stat().st_mtime_ns
+    _down(sets, run, upstream_run)
+    assert (run / "repeat-00/model.pt").stat().st_mtime_ns == first
+    for repeat in ("repeat-00", "repeat-01"):
+        _assert_same_run(run / repeat, runs["beat"] / repeat)
+    assert (run / "split.json").read_bytes() == (runs["beat"] / "split.json").read_bytes()
+
+
+def test_a_finished_run_is_left_alone(
+    sets: Sets, upstream_run: Path, runs: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for run, again in ((upstream_run, _up), (runs["random"], _down)):
+        before = {path: path.stat().st_mtime_ns for path in run.rglob("*.*")}
+        again(sets, run)
+        assert "finished already" in capsys.readouterr().err
+        assert {path: path.stat().st_mtime_ns for path in run.rglob("*.*")} == before
+
+
+def test_the_model_file_is_complete(upstream_run: Path) -> None:
+    model, run = _model(upstream_run), json.loads((upstream_run / "run.json").read_text())
+    assert model["classes"] == BEATS
+    assert (model["fs"], model["leads"], model["depth"]) == (250, 1, 18)
+    assert model["mean_mV"] == run["data"]["mean_mV"]
+    assert model["std_mV"] == run["data"]["std_mV"] > 0
+    ResNet(5).load_state_dict(model["network"])
+
+
+def test_predictions_are_of_held_out_patients_alone(upstream_run: Path) -> None:
+    (held_out,) = json.loads((upstream_run / "run.json").read_text())["data"]["held_out"]
+    rows = _table(upstream_run / "predictions.csv")
+    assert {f"icentia11k/{row['key'].split('_')[0]}" for row in rows} == {held_out}
+    assert len(rows) == 16
+    for row in rows:
+        assert 0 <= int(row["start"]) <= 15_000 - 256
+        assert sum(float(row[f"p_{name}"]) for name in BEATS) == pytest.approx(1, abs=1e-5)
+
+
+def _assert_best_epoch(run: Path, score: str) -> list[float]:
+    scores = [float(row[f"validation_{score}"]) for row in _table(run / "history.csv")]
+    assert _model(run)["epoch"] == 1 + scores.index(max(scores))
+    return scores
+
+
+def test_the_best_epoch_is_kept(sets: Sets, tmp_path: Path) -> None:
+    run = _up(sets, tmp_path / "run", epochs=5, steps=8, validation_frames=48)
+    scores = _assert_best_epoch(run, "accuracy")
+    rows = _table(run / "predictions.csv")
+    right = [row["label"] == max(BEATS, key=lambda n: float(row[f"p_{n}"])) for row in rows]
+    assert np.mean(right) == pytest.approx(max(scores), abs=1e-7)
+
+
+def test_finetuning_leaves_complete_predictions(runs: dict[str, Path]) -> None:
+    names = list("NAO~")
+    for run in runs.values():
+        sides = json.loads((run / "split.json").read_text())
+        assert len(sides["repeats"]) == 2
+        assert sides["repeats"][0] != sides["repeats"][1]
+        for number, side in enumerate(sides["repeats"]):
+            folder = run / f"repeat-{number:02d}"
+            rows = _table(folder / "predictions.csv")
+            for split, keys in (("validation", side["validation"]), ("test", sides["test"])):
+                assert [row["key"] for row in rows if row["split"] == split] == keys
+            assert len(rows) == 10
+            p = np.array([[float(row[f"p_{name}"]) for name in names] for row in rows])
+            np.testing.assert_allclose(p.sum(1), 1, atol=1e-5)
+            truth = [names.index(row["label"]) for row in rows]
+            scores = _assert_best_epoch(folder, "macro_f1")
+            valid = slice(len(side["validation"]))
+            how = {"average": "macro", "labels": range(4), "zero_division": 0}
+            f1 = f1_score(truth[valid], p[valid].argmax(1), **how)
+            assert f1 == pytest.approx(max(scores), abs=1e-6)
+
+
+def test_rows_share_their_sides_and_nothing_else(runs: dict[str, Path]) -> None:
+    assert len({(run / "split.json").read_bytes() for run in runs.values()}) == 1
+    folders = [
+        runs["random"] / "repeat-00",
+        runs["random"] / "repeat-01",
+        runs["beat"] / "repeat-00",
+    ]
+    stems = {_model(folder)["network"]["stem.weight"].numpy().tobytes() for folder in folders}
+    assert len(stems) == 3
+
+
+def test_patience_stops(sets: Sets, tmp_path: Path) -> None:
+    run = _down(sets, tmp_path / "run", repeats=1, epochs=40, patience=2)
+    accuracy = [float(row["train_accuracy"]) for row in _table(run / "repeat-00/history.csv")]
+
+    def stalled(rows: list[float]) -> bool:
+        return len(rows) > 2 and max(rows[-2:]) <= max(rows[:-2])
+
+    assert len(accuracy) < 40
+    assert stalled(accuracy)
+    assert not any(stalled(accuracy[:n]) for n in range(1, len(accuracy)))
+
+
+def test_a_loss_that_is_no_number_names_its_records(sets: Sets, tmp_path: Path) -> None:
+    with pytest.raises(EcgpipeError, match=r"training loss became nan .*p0\d+_s0\d@\d+.*lr"):
+        _up(sets, tmp_path / "up", optimiser={"lr": 1e30})
+    with pytest.raises(EcgpipeError, match=r"training loss became nan .*A000\d\d.*lr"):
+        _down(sets, tmp_path / "down", optimiser={"lr": 1e30})
+
+
+def test_folders_of_others_are_refused(
+    sets: Sets, upstream_run: Path, runs: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(EcgpipeError, match=r"settings\.steps 5 there, 6 now"):
+        _up(sets, upstream_run, steps=6)
+    with pytest.raises(EcgpipeError, match=r"settings\.optimiser\.lr 0\.001 there, 0\.1 now"):
+        _up(sets, upstream_run, optimiser={"lr": 0.1})
+    with pytest.raises(EcgpipeError, match=r"already holds another run \(init"):
+        _down(sets, runs["random"], upstream_run)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(EcgpipeError, match="is no run of ecgpipe and not empty"):
+        _up(sets, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_an_unusable_init_is_refused(sets: Sets, upstream_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(EcgpipeError, match=r"model\.pt: missing"):
+        _down(sets, tmp_path / "run", tmp_path / "nothing")
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    (begun / "model.pt").write_bytes((upstream_run / "model.pt").read_bytes())
+    with pytest.raises(EcgpipeError, match="pretraining is not finished"):
+        _down(sets, tmp_path / "run", begun)
+    (begun / "predictions.csv").write_text("")
+    (begun / "model.pt").write_bytes((upstream_run / "model.pt").read_bytes()[:-5000])
+    with pytest.raises(EcgpipeError, match=r"model\.pt: not a readable model file"):
+        _down(sets, tmp_path / "run", begun)
+    assert not (tmp_path / "run").exists()
+
+
+def _call(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *words], env=ENV, capture_output=True, text=True)
+
+
+def test_command_line(sets: Sets, tmp_path: Path) -> None:
+    run, shards = str(tmp_path / "run"), str(sets.upstream)
+    good = ["pretrain", shards, "--out", run, *_options(UP | {"epochs": 1, "steps": 1})]
+    done = _call(*good)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert (tmp_path / "run/predictions.csv").is_file()
+    for words in (
+        ["pretrain", shards, "--out", run, "--set", "frames=3"],
+        ["pretrain", str(tmp_path / "none"), "--out", run],
+        ["pretrain", shards, "--out", run],
+        ["finetune", str(sets.downstream), "--out", run + "2", "--set", "network.depth=34"],
+    ):
+        wrong = _call(*words)
+        assert (wrong.returncode, wrong.stdout) == (2, "")
+        assert wrong.stderr.startswith("ecgpipe: ")
+        assert wrong.stderr.count("\n") == 1
+    assert _call("pretrain", shards).returncode == 2
