@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
@@ -40,17 +40,18 @@ Out = Annotated[
 ]
 
 
-def main() -> NoReturn:
+def main() -> None:
     """Run the command line; mistakes are one line, not a stack trace."""
     try:
-        app(standalone_mode=True)
+        app()
     except EcgpipeError as error:
         print(f"ecgpipe: {error}", file=sys.stderr)
         sys.exit(MISTAKE)
-    except KeyboardInterrupt:
-        print("ecgpipe: interrupted; the same command continues", file=sys.stderr)
-        sys.exit(INTERRUPTED)
-    sys.exit(0)
+    except SystemExit as end:
+        # Typer catches Ctrl-C itself and leaves with this code, without a word.
+        if end.code == INTERRUPTED:
+            print("ecgpipe: interrupted; the same command continues", file=sys.stderr)
+        raise
 
 
 def _settings_help(name: str) -> type[TyperCommand]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -119,19 +120,27 @@ def _options(given: dict[str, Any]) -> list[str]:
     return [word for key, value in given.items() for word in ("--set", f"{key}={value}")]
 
 
-def _killed(command: list[str], run: Path) -> None:
-    """Start a command and kill it when the first checkpoint of the run is there."""
-    with subprocess.Popen([*COMMAND, *command], env=ENV) as process:
+def _ended(command: list[str], run: Path, by: signal.Signals = signal.SIGKILL) -> tuple[int, str]:
+    """Start a command, end it when the run's first checkpoint is there: its code, last line."""
+    with subprocess.Popen([*COMMAND, *command], env=ENV, stderr=subprocess.PIPE) as process:
         while not (run / "last.pt").exists():
             assert process.poll() is None
             time.sleep(0.01)
-        process.kill()
+        process.send_signal(by)
+        said = process.communicate()[1].decode()
     assert not (run / "predictions.csv").exists()
+    return process.returncode, said.splitlines()[-1]
 
 
-def test_a_killed_pretraining_ends_the_same(sets: Sets, tmp_path: Path) -> None:
-    given, run = {"epochs": 4, "steps": 6}, tmp_path / "killed"
-    _killed(["pretrain", str(sets.upstream), "--out", str(run), *_options(UP | given)], run)
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT])
+def test_an_interrupted_pretraining_ends_the_same(
+    sets: Sets, tmp_path: Path, by: signal.Signals
+) -> None:
+    given, run = {"epochs": 4, "steps": 6}, tmp_path / "ended"
+    command = ["pretrain", str(sets.upstream), "--out", str(run), *_options(UP | given)]
+    code, last = _ended(command, run, by)
+    if by == signal.SIGINT:
+        assert (code, last) == (130, "ecgpipe: interrupted; the same command continues")
     assert 1 <= len(torch.load(run / "last.pt", weights_only=True)["history"]) < 4
     _assert_same_run(_up(sets, run, **given), _up(sets, tmp_path / "whole", **given))
 
@@ -142,7 +151,7 @@ def test_a_killed_finetuning_ends_the_same(
     run = tmp_path / "killed"
     command = ["finetune", str(sets.downstream), "--out", str(run), "--init", str(upstream_run)]
     # Killed in the second repeat: the first is whole, and must stay as it is.
-    _killed([*command, *_options(DOWN)], run / "repeat-01")
+    _ended([*command, *_options(DOWN)], run / "repeat-01")
     first = (run / "repeat-00/model.pt").stat().st_mtime_ns
     _down(sets, run, upstream_run)
     assert (run / "repeat-00/model.pt").stat().st_mtime_ns == first
@@ -284,7 +293,9 @@ def test_command_line(sets: Sets, tmp_path: Path) -> None:
     run, shards = str(tmp_path / "run"), str(sets.upstream)
     good = ["pretrain", shards, "--out", run, *_options(UP | {"epochs": 1, "steps": 1})]
     done = _call(*good)
-    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{run}: 16 validation frames: accuracy ")
+    assert done.stdout.count("\n") == 1
     assert (tmp_path / "run/predictions.csv").is_file()
     for words in (
         ["pretrain", shards, "--out", run, "--set", "frames=3"],
