@@ -27,6 +27,15 @@ app = typer.Typer(
 )
 
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; by default one per core.")]
+Dask = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS", help="Do the parts on a Dask cluster: tcp://host:8786, or local."
+    ),
+]
+Source = Annotated[
+    str, typer.Argument(help="Raw files: a folder, s3://…, https://…, or a .zip of them.")
+]
 Config = Annotated[Path | None, typer.Option(help="File of settings, TOML or JSON.")]
 Assignments = Annotated[
     list[str] | None,
@@ -84,29 +93,52 @@ def simulate(
     """Write a small simulated data set in the files of the real one."""
     from .sources.simulate import simulate
 
-    count = simulate(
-        name,
-        dest,
-        patients=patients,
-        segments=segments,
-        records=records,
-        seconds=seconds,
-        seed=seed,
-    )
+    sizes: Any = {
+        "patients": patients,
+        "segments": segments,
+        "records": records,
+        "seconds": seconds,
+    }
+    count = simulate(name, dest, **sizes, seed=seed)
     print(f"{dest}: {count} simulated records")
 
 
 @app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="cinc2017, mitdb or ptbxl.")],
+    dest: Annotated[Path, typer.Argument(help="Folder of the copy, new or to be continued.")],
+    source: Annotated[
+        str | None, typer.Option("--from", help="Another address than PhysioNet's.")
+    ] = None,
+) -> None:
+    """Copy a small data set from PhysioNet, checked against its digests."""
+    from .sources.fetch import fetch
+
+    print(fetch(name, dest, source))
+
+
+@app.command()
 def prepare(
-    name: Annotated[str, typer.Argument(help="icentia11k, mitdb or cinc2017.")],
-    source: Annotated[Path, typer.Argument(help="Folder of the raw files.")],
+    name: Annotated[str, typer.Argument(help="icentia11k, mitdb, cinc2017, ptbxl or icbeb2018.")],
+    source: Source,
     archive: Annotated[Path, typer.Argument(help="Folder of the archive, new or to be continued.")],
+    patients: Annotated[
+        str | None, typer.Option(help="Numbers of patients: 0-999 or 7,12,20-29. [all]")
+    ] = None,
+    segments: Annotated[
+        int | None,
+        typer.Option(min=1, help="Recordings of each patient, spread evenly over theirs. [all]"),
+    ] = None,
+    qrs: Annotated[str, typer.Option(help="QRS detector: sleepecg, or gqrs (slow).")] = "sleepecg",
     workers: Workers = None,
+    dask: Dask = None,
 ) -> None:
     """Convert raw recordings into a Zarr archive, with QRS complexes detected."""
     from .storage.archive import prepare
 
-    _say_store(archive, prepare(name, source, archive, workers))
+    subset: Any = {"patients": patients, "segments": segments}
+    manifest = prepare(name, source, archive, workers, **subset, detector=qrs, dask=dask)
+    _say_store(archive, manifest)
 
 
 @app.command()
@@ -115,29 +147,39 @@ def shard(
     shards: Annotated[Path, typer.Argument(help="Folder of the shards, new or to be continued.")],
     fs: Annotated[float, typer.Option(min=1, help="Sampling rate of the shards, Hz.")] = 250,
     codec: Annotated[str, typer.Option(help="Of the signals: pcodec, zstd or lz4.")] = "pcodec",
+    statements: Annotated[
+        str | None,
+        typer.Option(help="ptbxl: rhythm, form, diagnostic, superclass, subclass or all. [rhythm]"),
+    ] = None,
     workers: Workers = None,
+    dask: Dask = None,
 ) -> None:
     """Make WebDataset shards from an archive, at one sampling rate."""
     from .storage.shards import shard
 
-    _say_store(shards, shard(archive, shards, fs, codec, workers))
+    manifest = shard(archive, shards, fs, codec, workers, statements=statements, dask=dask)
+    _say_store(shards, manifest)
 
 
 @app.command()
 def verify(
     store: Annotated[Path, typer.Argument(help="An archive or a folder of shards.")],
     decode: Annotated[bool, typer.Option(help="Read every record back as well.")] = True,
+    source: Annotated[
+        str | None,
+        typer.Option(help="Compare with what it was made from: raw files, or the archive."),
+    ] = None,
 ) -> None:
     """Check a store against its digests; exit code 4 if it is damaged."""
     from .storage.verify import verify
 
-    problems = verify(store, decode)
+    problems = verify(store, decode, source)
     for problem in problems:
         print(f"{store}: {problem}", file=sys.stderr)
     if problems:
         print(f"{store}: {len(problems)} problems; run its command again", file=sys.stderr)
         raise typer.Exit(DAMAGED)
-    print(f"{store}: whole")
+    print(f"{store}: whole" + (f", and all that is in {source}" if source else ""))
 
 
 @app.command()
@@ -152,6 +194,31 @@ def inspect(
 
     facts = inspect(store)
     print(json.dumps(facts, indent=1, ensure_ascii=False) if as_json else text(facts))
+
+
+@app.command()
+def plot(
+    store: Annotated[Path, typer.Argument(help="An archive or a folder of shards.")],
+    key: Annotated[str, typer.Argument(help="The record.")],
+    out: Annotated[Path, typer.Option(help="The picture: .png, .svg or .pdf.")],
+    start: Annotated[str, typer.Option(help="In the record: s, m:ss or h:mm:ss.")] = "0",
+    seconds: Annotated[float, typer.Option(help="How much is drawn, s.")] = 10,
+) -> None:
+    """Draw a stretch of a record on ECG paper, with beats, QRS complexes and rhythms."""
+    from .evaluation.strip import plot
+
+    print(plot(store, key, out, start, seconds))
+
+
+@app.command()
+def card(
+    store: Annotated[Path, typer.Argument(help="An archive or a folder of shards.")],
+    out: Annotated[Path, typer.Option(help="The page.")],
+) -> None:
+    """Write a data card: one HTML page on what a store holds, with distributions."""
+    from .evaluation.card import write_card
+
+    print(write_card(store, out))
 
 
 @app.command(cls=_settings_help("PretrainSettings"))

@@ -11,3 +11,7 @@ class BadRecord(EcgpipeError):
     The message names files relative to the data set's folder, because it is stored in the
     manifest, whose bytes must not depend on where the data lie.
     """
+
+
+class Unreachable(EcgpipeError):
+    """A remote file that may be there could not be read in several attempts."""

@@ -43,6 +43,7 @@ class Record:
     qrs: Marks = NO_MARKS
     statements: tuple[str, ...] = ()  # labels of the whole record
     fold: int | None = None  # the fold its makers put it in, where they did
+    quantisation: float | None = None  # mV, largest rounding error where its source has floats
 
     @property
     def samples(self) -> int:

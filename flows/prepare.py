@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from flows.common import Workers, main, option, outcome, run_step  # first: Prefect's defaults
 
 from prefect import flow  # isort: skip
 from prefect.states import State  # isort: skip
+from pydantic import Field  # isort: skip
+
+Segments = Annotated[int, Field(ge=1)] | None
 
 
 @flow(name="prepare")
 def prepare(
-    dataset: Literal["icentia11k", "mitdb", "cinc2017"],
-    source: Path,
+    dataset: Literal["icentia11k", "mitdb", "cinc2017", "ptbxl", "icbeb2018"],
+    source: str,
     archive: Path,
+    patients: str | None = None,
+    segments: Segments = None,
+    qrs: Literal["sleepecg", "gqrs"] = "sleepecg",
     workers: Workers = None,
+    dask: str | None = None,
 ) -> State:
     """Read raw recordings, find the heartbeats and write a Zarr archive.
 
@@ -25,11 +32,21 @@ def prepare(
 
     Args:
         dataset: which data set the recordings belong to
-        source: folder with the raw recordings
+        source: the raw recordings: a folder, s3://…, https://…, or a .zip of them
         archive: folder of the archive, made or continued
+        patients: numbers of patients, such as 0-999 or 7,12,20-29; by default all
+        segments: recordings of each patient, spread evenly over theirs; by default all
+        qrs: detector of QRS complexes; gqrs is a hundred times slower
         workers: processes that share the parts; by default one per core
+        dask: address of a Dask scheduler that does the parts instead, or local
     """
-    command = ("prepare", dataset, str(source), str(archive), *option("--workers", workers))
+    command = (
+        *("prepare", dataset, source, str(archive), "--qrs", qrs),
+        *option("--patients", patients),
+        *option("--segments", segments),
+        *option("--workers", workers),
+        *option("--dask", dask),
+    )
     return outcome(run_step("prepare", command, archive))
 
 

@@ -18,7 +18,9 @@ def shard(
     shards: Path,
     fs: Annotated[float, Field(gt=0)] = 250,
     codec: Literal["pcodec", "zstd", "lz4"] = "pcodec",
+    statements: str | None = None,
     workers: Workers = None,
+    dask: str | None = None,
 ) -> State:
     """Resample an archive and write it as tar shards for training.
 
@@ -27,10 +29,17 @@ def shard(
         shards: folder of the shards, made or continued
         fs: sampling rate of the shards in Hz
         codec: of the signals; pcodec is the smallest, lz4 the fastest to read
+        statements: of PTB-XL: rhythm, form, diagnostic, superclass, subclass or all
         workers: processes that share the parts; by default one per core
+        dask: address of a Dask scheduler that does the parts instead, or local
     """
     folders = (str(archive), str(shards))
-    choices = ("--fs", f"{fs:g}", "--codec", codec, *option("--workers", workers))
+    choices = (
+        *("--fs", f"{fs:g}", "--codec", codec),
+        *option("--statements", statements),
+        *option("--workers", workers),
+        *option("--dask", dask),
+    )
     command = ("shard", *folders, *choices)
     return outcome(run_step("shard", command, shards))
 

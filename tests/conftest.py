@@ -17,7 +17,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
 PACKED = ROOT.parent / "shared" / "data"  # archives of real recordings beside the checkout
-NAMES = ("icentia11k", "mitdb", "cinc2017")
+NAMES = (
+    "icentia11k", "icentia11k-batched", "mitdb", "cinc2017", "ptbxl", "challenge2020",
+    "challenge2021", "cpsc2018",
+)  # fmt: skip
 
 
 def _recordings() -> Path | None:
@@ -28,7 +31,7 @@ def _recordings() -> Path | None:
         return None
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = cache / "ecgpipe" / "recordings"
-    subprocess.run([sys.executable, str(PACKED / "unpack"), str(folder), *NAMES], check=True)
+    subprocess.run([sys.executable, str(PACKED / "unpack"), str(folder)], check=True)
     return folder
 
 
@@ -43,7 +46,7 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(scope="session")
 def recordings() -> Path:
-    """Folder with the real ``icentia11k/``, ``mitdb/`` and ``cinc2017/``."""
+    """Folder with the real recordings, each set in a folder of its name in ``NAMES``."""
     folder = _recordings()
     if folder is None:
         pytest.skip("no real recordings; name a folder of them in ECGPIPE_TEST_DATA")

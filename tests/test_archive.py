@@ -19,13 +19,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecgpipe.errors import BadRecord, EcgpipeError
-from ecgpipe.sources import SOURCES, read_records
+from ecgpipe.sources import read_records
 from ecgpipe.storage import archive as module
 from ecgpipe.storage.archive import PartWriter, prepare
 from ecgpipe.storage.manifest import moments, record_row
 from ecgpipe.storage.store import open_store
 from ecgpipe.storage.verify import verify
-from ecgpipe.types import Marks, Record
+from ecgpipe.types import NO_MARKS, Record
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def small(tmp_path: Path) -> Path:
     return db.small(tmp_path / "small")
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", ["icentia11k", "mitdb", "cinc2017"])
 def test_records_come_back_as_their_source_gives_them(
     tmp_path: Path, icentia: Path, cinc: Path, mitdb: Path, name: str
 ) -> None:
@@ -55,8 +55,10 @@ def test_records_come_back_as_their_source_gives_them(
         lead = 0 if name != "mitdb" else record.leads.index("MLII")
         millivolts = (record.signal[lead] - record.baseline[lead]) / record.gain[lead]
         qrs = sleepecg.detect_heartbeats(millivolts, record.fs)
-        db.equal(found, replace(record, qrs=Marks.of(qrs)))
-        assert len(qrs) > 2
+        # By itself it may miss the last beat or misplace it, see ecgpipe.labels.qrs.
+        np.testing.assert_array_equal(found.qrs.index[: len(qrs) - 1], qrs[:-1])
+        assert len(qrs) > 2 and len(found.qrs.index) - len(qrs) in (0, 1)
+        db.equal(replace(found, qrs=NO_MARKS), record)
     assert verify(tmp_path / "archive") == []
 
 

@@ -116,7 +116,7 @@ def test_settings_that_differ_from_the_defaults_become_options():
 )
 def test_a_step_ends_in_a_state_that_says_why(server, stand_in, tmp_path, script, kind, message):
     stand_in(script)
-    state = prepare("cinc2017", tmp_path / "raw", tmp_path / "archive", return_state=True)
+    state = prepare("cinc2017", str(tmp_path / "raw"), tmp_path / "archive", return_state=True)
     assert state.name == kind
     assert message in state.message
     assert "\n" not in state.message
@@ -181,7 +181,7 @@ def test_a_mistake_on_the_command_line_is_told_without_a_stack_trace(options, me
 
 def test_the_flow_prepares_an_archive_and_shows_its_counts(server, tmp_path):
     simulate("cinc2017", tmp_path / "raw", records=6)
-    state = prepare("cinc2017", tmp_path / "raw", tmp_path / "archive", return_state=True)
+    state = prepare("cinc2017", str(tmp_path / "raw"), tmp_path / "archive", return_state=True)
     assert state.is_completed(), state.message
     assert open_store(tmp_path / "archive").manifest["totals"]["records"] == 6
     shown = Artifact.get("prepare")

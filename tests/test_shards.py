@@ -19,13 +19,10 @@ from hypothesis import strategies as st
 
 from ecgpipe.errors import EcgpipeError
 from ecgpipe.storage.archive import prepare
-from ecgpipe.storage.resample import resample
 from ecgpipe.storage.shards import CODECS, decode, encode, shard
 from ecgpipe.storage.store import open_store
 from ecgpipe.storage.verify import check_files, verify
 from ecgpipe.types import Marks, Record
-
-RATES = [(300, 250), (360, 250), (250, 128), (500, 250)]
 
 
 @pytest.fixture(scope="module")
@@ -92,63 +89,6 @@ def test_webdataset_numpy_and_numcodecs_alone_read_it(
                 rows = [row for row in db.icentia_rows(900) if row[1] != "+"]
                 assert list(zip(index, symbols, strict=True)) == [row[:2] for row in rows]
     assert keys == sorted(open_store(archive).records.index)
-
-
-@pytest.mark.parametrize(("old", "new"), RATES)
-def test_a_resampled_sine_is_the_sine_of_the_other_rate(old: int, new: int) -> None:
-    seconds, amplitude = 20, 2000
-    for hertz in (0.7, 11.0, 0.4 * new):
-        phase = 2 * np.pi * hertz
-        wave = amplitude * np.sin(phase * np.arange(seconds * old) / old + 0.3)
-        found = resample(strip(np.rint(wave), old), new).signal[0]
-        expected = amplitude * np.sin(phase * np.arange(seconds * new) / new + 0.3)
-        assert len(found) == len(expected)
-        inside = slice(new, -new)
-        assert np.abs(found[inside] - expected[inside]).max() < 1.5, hertz
-
-
-@pytest.mark.parametrize(("old", "new"), RATES)
-def test_what_the_new_rate_cannot_carry_is_gone(old: int, new: int) -> None:
-    for hertz in np.linspace(new / 2 * 1.01, old / 2 * 0.98, 4):
-        wave = 20_000 * np.sin(2 * np.pi * hertz * np.arange(20 * old) / old)
-        found = resample(strip(np.rint(wave), old), new).signal[0][new:-new].astype(float)
-        assert 20 * np.log10((found.std() + 1e-9) / wave.std()) < -60, hertz
-
-
-@pytest.mark.parametrize(("old", "new"), [*RATES, (250, 300), (257, 250), (128.5, 250)])
-@pytest.mark.parametrize("samples", [1, 2, 251, 3001])
-def test_length_marks_and_scale_after_resampling(old: float, new: float, samples: int) -> None:
-    rng = np.random.default_rng(samples)
-    at = np.sort(rng.integers(0, samples, 40))
-    at[-1] = samples - 1
-    marks = Marks.of(at, rng.integers(0, 5, 40))
-    level = np.array([[-1234], [32767]]) * np.ones((1, samples))
-    record = strip(level, old, beats=marks, rhythms=marks, qrs=marks, statements=("A",), fold=3)
-    found = resample(record, new)
-    assert (found.fs == new and 0 <= samples / old * new - found.samples < 1) or found.samples == 1
-    np.testing.assert_array_equal(found.signal, level[:, :1] * np.ones((1, found.samples)))
-    for moved in (found.beats, found.rhythms, found.qrs):
-        assert moved is not None and moved.index.min() >= 0
-        np.testing.assert_array_equal(moved.label, marks.label)
-        exact = np.minimum(at / old * new, found.samples - 1)
-        assert np.abs(moved.index - exact).max() <= 0.5 + 1e-9
-    for name in ("key", "patient", "leads", "statements", "fold"):
-        assert getattr(found, name) == getattr(record, name)
-    assert found.gain is record.gain and found.baseline is record.baseline
-
-
-def test_resampling_saturates_where_it_would_wrap() -> None:
-    square = np.where(np.arange(3000) // 150 % 2, 32767, -32768)
-    found = resample(strip(square, 300), 250).signal[0].astype(int)
-    middles = np.arange(62, 2500, 125)
-    assert np.array_equal(found[middles] > 0, np.arange(len(middles)) % 2 == 1)
-    assert np.abs(np.diff(found)).max() > 30_000 and found.max() == 32767 and found.min() == -32768
-    flips = np.count_nonzero(np.diff(np.sign(found)))
-    assert flips == len(middles) - 1
-
-
-def test_resampling_leaves_unannotated_records_unannotated() -> None:
-    assert resample(strip(np.zeros(500), 500), 250).beats is None
 
 
 marks = st.lists(st.tuples(st.integers(0, 2**31 - 1), st.integers(0, 255)), max_size=20).map(

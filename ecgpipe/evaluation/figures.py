@@ -19,7 +19,7 @@ from .runs import Example
 BLUES = ("#3b82c4", "#1f9e9e", "#7a68c8", "#5b8c3a")  # pretrained, in the order of the table
 REDS = ("#d64541", "#c9772b", "#b0447e", "#8f5a3c")  # random weights
 _INK, _RULE = "#010203", "#040506"  # stand for the page's colours until the SVG is written
-_STYLE: Any = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "ecgpipe",
     "font.family": "sans-serif",
@@ -57,7 +57,7 @@ def curves(lines: Sequence[Curve], ylabel: str, width: float = 5.6, height: floa
     The line is the mean over the repeats and the band their standard deviation (ddof = 1). Past
     the epoch at which the first repeat stopped, the mean is over the rest, and the line is thin.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.add_subplot(xlabel="epoch", ylabel=ylabel)
         for line in lines:
@@ -65,7 +65,7 @@ def curves(lines: Sequence[Curve], ylabel: str, width: float = 5.6, height: floa
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.margins(x=0.02)
         axes.legend(loc="best")
-        return _svg(figure)
+        return svg(figure)
 
 
 def _draw(axes: Axes, line: Curve) -> None:
@@ -118,7 +118,7 @@ def pretraining_curves(history: Mapping[str, NDArray[np.float64]]) -> list[str]:
     ]
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
     """The figure without anything that names a time, a program or an address."""
     out = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))

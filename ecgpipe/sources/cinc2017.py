@@ -6,11 +6,12 @@ Clifford et al. 2017. MATLAB v4 files read through their WFDB headers; labels in
 from __future__ import annotations
 
 import csv
-from pathlib import Path
+from pathlib import PurePosixPath
 
 from ..errors import BadRecord, EcgpipeError
 from ..types import Record
 from .entry import Entry
+from .folder import Files, Folder
 from .wfdb_files import read_strip
 
 CLASSES = ("N", "A", "O", "~")
@@ -18,7 +19,12 @@ CLASSES = ("N", "A", "O", "~")
 REFERENCES = ("REFERENCE-v3.csv", "REFERENCE.csv", "REFERENCE-original.csv")
 
 
-def reference(root: Path) -> Path:
+# Right in the folder, as in training2017.zip; or as PhysioNet lays the files out. The 300 records
+# of validation/ are copies of training records.
+PLACES = ("", "training2017/", "training/", "training/A[0-9]*/")
+
+
+def reference(folder: Folder) -> str:
     """The file of labels that is read.
 
     Raises
@@ -27,31 +33,36 @@ def reference(root: Path) -> Path:
         None of the known names is there.
     """
     for name in REFERENCES:
-        if (root / name).is_file():
-            return root / name
-    raise EcgpipeError(f"{root}: no labels; put {REFERENCES[0]} beside the recordings")
+        for place in ("", "training2017/", "training/"):
+            if folder.has(place + name):
+                return place + name
+    raise EcgpipeError(f"{folder.root}: no labels; put {REFERENCES[0]} beside the recordings")
 
 
-def entries(root: Path) -> list[Entry]:
+def entries(folder: Folder) -> list[Entry]:
     """Every recording that has a header or a label, each with the label it has."""
-    file = reference(root)
-    with file.open(newline="") as lines:
-        labels = {row[0].strip(): row[1].strip() for row in csv.reader(lines) if len(row) > 1}
-    headers = {path.stem for path in root.glob("A[0-9]*.hea")}
+    file = reference(folder)
+    rows = csv.reader(folder.read(file).decode("utf-8-sig").splitlines())
+    labels = {row[0].strip(): row[1].strip() for row in rows if len(row) > 1}
+    paths: dict[str, str] = {}
+    for place in PLACES:
+        for name in folder.find(f"{place}A[0-9]*.hea"):
+            path = name.removesuffix(".hea")
+            paths.setdefault(PurePosixPath(path).name, path)
     return [
         Entry(
             key=key,
             patient=key,  # the challenge does not say who was recorded
-            path=key,
-            files=(f"{key}.hea", f"{key}.mat"),
+            path=(path := paths.get(key, key)),
+            files=(f"{path}.hea", f"{path}.mat"),
             statements=(labels[key],) if key in labels else (),
-            labels_file=file.name,
+            labels_file=PurePosixPath(file).name,
         )
-        for key in sorted(headers | labels.keys())
+        for key in sorted(paths.keys() | labels.keys())
     ]
 
 
-def read(root: Path, entry: Entry) -> Record:
+def read(entry: Entry, files: Files) -> Record:
     """Read one recording and its label."""
     if not entry.statements:
         raise BadRecord(f"{entry.path}: no label in {entry.labels_file}; add its line there")
@@ -60,6 +71,5 @@ def read(root: Path, entry: Entry) -> Record:
             f"{entry.labels_file}: unknown label {entry.statements[0]!r} of {entry.path}; "
             f"known: {' '.join(CLASSES)}"
         )
-    return Record(
-        entry.key, entry.patient, *read_strip(root, entry.path), statements=entry.statements
-    )
+    strip = read_strip(entry.path, files)
+    return Record(entry.key, entry.patient, *strip, statements=entry.statements)

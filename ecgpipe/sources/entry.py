@@ -18,3 +18,4 @@ class Entry:
     statements: tuple[str, ...] = ()
     fold: int | None = None
     labels_file: str | None = None  # where the statements come from
+    refusal: str | None = None  # why it cannot be used, where the listing says so already

@@ -6,12 +6,13 @@ PhysioNet ``icentia11k-continuous-ecg`` 1.0 (Tan et al. 2019), WFDB files
 
 from __future__ import annotations
 
-import fnmatch
-import os
-from pathlib import Path
+from collections import defaultdict
+from pathlib import PurePosixPath
 
 from ..types import NO_MARKS, Record
+from . import icentia11k_batched as batched
 from .entry import Entry
+from .folder import Files, Folder
 from .wfdb_files import read_annotations, read_strip, split_annotations
 
 BEATS = ("N", "S", "a", "V", "Q")
@@ -19,26 +20,36 @@ BEATS = ("N", "S", "a", "V", "Q")
 RHYTHMS = ("(N", "(AFIB", "(AFL", ")", "(N)", "(AFIB)", "(AFL)")
 
 
-def entries(root: Path) -> list[Entry]:
-    """Every segment below ``root``, by patient and segment, however small the subset is."""
-    found = []
-    for folder in sorted(root.glob("p[0-9][0-9]/p[0-9]*")):
-        patient = folder.name
-        names = {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
-        for name in sorted(fnmatch.filter(names, f"{patient}_s[0-9][0-9].hea")):
-            record = name.removesuffix(".hea")
-            path = f"{folder.parent.name}/{patient}/{record}"
-            there = [e for e in ("hea", "dat", "atr") if e != "atr" or f"{record}.atr" in names]
-            found.append(Entry(record, patient, path, tuple(f"{path}.{e}" for e in there)))
-    return found
+def entries(folder: Folder) -> list[Entry]:
+    """Every segment below the folder, by patient and segment, however small the subset is.
+
+    Of the older release's batched files, where the folder holds no others.
+    """
+    extensions: dict[str, set[str]] = defaultdict(set)
+    for name in folder.find("p[0-9][0-9]/p[0-9]*/p[0-9]*_s[0-9][0-9].*"):
+        path, _, extension = name.rpartition(".")
+        extensions[path].add(extension)
+    found = [
+        Entry(
+            key=PurePosixPath(path).name,
+            patient=PurePosixPath(path).parent.name,
+            path=path,
+            files=tuple(f"{path}.{e}" for e in ("hea", "dat", "atr") if e != "atr" or e in there),
+        )
+        for path, there in sorted(extensions.items())
+        if "hea" in there
+    ]
+    return found or batched.entries(folder)
 
 
-def read(root: Path, entry: Entry) -> Record:
+def read(entry: Entry, files: Files) -> Record:
     """Read one segment; a segment without ``.atr`` has no beats (not: zero beats)."""
-    strip = read_strip(root, entry.path)
+    if entry.path.endswith("_batched"):
+        return batched.read(entry, files, BEATS, RHYTHMS)
+    strip = read_strip(entry.path, files)
     beats, rhythms = None, NO_MARKS
     if f"{entry.path}.atr" in entry.files:
-        marks = read_annotations(root, entry.path)
+        marks = read_annotations(entry.path, files)
         samples = strip.signal.shape[1]
         beats, rhythms = split_annotations(entry.path, marks, samples, BEATS, RHYTHMS)
     return Record(entry.key, entry.patient, *strip, beats=beats, rhythms=rhythms)

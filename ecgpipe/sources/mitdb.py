@@ -5,10 +5,9 @@ PhysioNet ``mitdb`` 1.0.0 (Moody & Mark 2001), used here as a second upstream se
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ..types import Record
 from .entry import Entry
+from .folder import Files, Folder
 from .wfdb_files import read_annotations, read_strip, split_annotations
 
 BEATS = ("N", "L", "R", "e", "j", "n", "A", "J", "S", "a", "V", "E", "r", "/", "f", "F", "Q", "?")
@@ -22,23 +21,23 @@ RHYTHMS = (
 SAME_PERSON = {"202": "201"}
 
 
-def entries(root: Path) -> list[Entry]:
-    """Every record below ``root``; records 201 and 202 come from one person."""
+def entries(folder: Folder) -> list[Entry]:
+    """Every record in the folder; records 201 and 202 come from one person."""
     return [
         Entry(
-            key=header.stem,
-            patient=SAME_PERSON.get(header.stem, header.stem),
-            path=header.stem,
-            files=tuple(f"{header.stem}.{extension}" for extension in ("hea", "dat", "atr")),
+            key=key,
+            patient=SAME_PERSON.get(key, key),
+            path=key,
+            files=tuple(f"{key}.{extension}" for extension in ("hea", "dat", "atr")),
         )
-        for header in sorted(root.glob("[0-9][0-9][0-9].hea"))
+        for key in (name.removesuffix(".hea") for name in folder.find("[0-9][0-9][0-9].hea"))
     ]
 
 
-def read(root: Path, entry: Entry) -> Record:
+def read(entry: Entry, files: Files) -> Record:
     """Read one record with its beats and rhythm notes."""
-    strip = read_strip(root, entry.path)
-    marks = read_annotations(root, entry.path)
+    strip = read_strip(entry.path, files)
+    marks = read_annotations(entry.path, files)
     samples = strip.signal.shape[1]
     beats, rhythms = split_annotations(entry.path, marks, samples, BEATS, RHYTHMS, IGNORED)
     return Record(entry.key, entry.patient, *strip, beats=beats, rhythms=rhythms)

@@ -1,10 +1,12 @@
-"""Reading WFDB records: the one module that touches ``wfdb``."""
+"""Reading WFDB records from their bytes: the one module that touches ``wfdb``."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import compress
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +14,8 @@ from numpy.typing import NDArray
 
 from ..errors import BadRecord
 from ..types import Marks
+from .annotations import parse
+from .folder import Files
 
 # Bytes that hold one sample, by the number of the WFDB signal format (header.5 of the standard).
 _BYTES_PER_SAMPLE = {"8": 1.0, "16": 2.0, "24": 3.0, "32": 4.0, "80": 1.0, "212": 1.5}
@@ -27,15 +31,15 @@ class Strip(NamedTuple):
     baseline: NDArray[np.float64]  # (leads,) ADC value of 0 mV
 
 
-def read_strip(root: Path, record: str) -> Strip:
-    """Read header and samples of a record, in ADC units as stored.
+def read_strip(record: str, files: Files) -> Strip:
+    """Header and samples of a record, in ADC units as stored.
 
     Parameters
     ----------
-    root
-        Folder of the data set.
     record
-        Path of the record below ``root``, without extension.
+        Path of the record below the data set's folder, without extension.
+    files
+        Its files.
 
     Raises
     ------
@@ -46,21 +50,20 @@ def read_strip(root: Path, record: str) -> Strip:
     import wfdb
 
     header_name = f"{record}.hea"
-    if not (root / header_name).is_file():
-        raise BadRecord(f"{header_name}: missing; fetch it again, or take the record off the list")
-    try:
-        header = wfdb.rdheader(str(root / record))
-    except Exception as error:  # wfdb raises whatever the malformed line leads to
-        raise BadRecord(f"{header_name}: not a readable WFDB header ({error})") from None
-    if not header.n_sig or not header.sig_len:
-        raise BadRecord(f"{header_name}: says nothing of signals or their length")
-    _check_size(root, record, header)
-    try:
-        strip = wfdb.rdrecord(str(root / record), physical=False, return_res=16)
-    except Exception as error:
-        raise BadRecord(f"{record}: wfdb cannot read its samples ({error})") from None
+    with _in_memory(record, files) as path:
+        try:
+            header = wfdb.rdheader(path)
+        except Exception as error:  # wfdb raises whatever the malformed line leads to
+            raise BadRecord(f"{header_name}: not a readable WFDB header ({error})") from None
+        if not header.n_sig or not header.sig_len:
+            raise BadRecord(f"{header_name}: says nothing of signals or their length")
+        _check_size(record, files, header)
+        try:
+            strip = wfdb.rdrecord(path, physical=False, return_res=16)
+        except Exception as error:
+            raise BadRecord(f"{record}: wfdb cannot read its samples ({error})") from None
     units = {str(unit) for unit in strip.units}
-    if units != {"mV"}:
+    if {unit.lower() for unit in units} != {"mv"}:
         raise BadRecord(f"{header_name}: units {', '.join(sorted(units))} where mV is expected")
     return Strip(
         float(strip.fs),
@@ -71,14 +74,34 @@ def read_strip(root: Path, record: str) -> Strip:
     )
 
 
-def _check_size(root: Path, record: str, header: Any) -> None:
+@contextmanager
+def _in_memory(record: str, files: Files) -> Iterator[str]:
+    """The files under an address that wfdb reads from: fsspec's file system in memory."""
+    from fsspec.implementations.memory import MemoryFileSystem
+    from wfdb.io.record import CLOUD_PROTOCOLS
+
+    # wfdb opens with fsspec whatever begins with one of these; all its modules share the list.
+    if "memory://" not in CLOUD_PROTOCOLS:
+        CLOUD_PROTOCOLS.append("memory://")
+    memory = MemoryFileSystem()
+    header = files[f"{record}.hea"].decode("ascii", errors="ignore").encode()
+    folder = "/ecgpipe"
+    try:
+        for name in files:
+            data = header if name == f"{record}.hea" else files[name]
+            memory.pipe_file(f"{folder}/{PurePosixPath(name).name}", data)
+        yield f"memory://{folder}/{PurePosixPath(record).name}"
+    finally:
+        memory.rm(folder, recursive=True)
+
+
+def _check_size(record: str, files: Files, header: Any) -> None:
     """Compare signal files with the header before reading: the error then names file and bytes."""
-    folder = Path(record).parent
+    folder = PurePosixPath(record).parent
     for name in dict.fromkeys(header.file_name):
         at = [i for i, other in enumerate(header.file_name) if other == name]
-        path = (folder / name).as_posix()
-        if not (root / path).is_file():
-            raise BadRecord(f"{path}: missing; fetch it again")
+        path = str(folder / name)
+        have = len(files[path])
         sizes = [_BYTES_PER_SAMPLE.get(header.fmt[i]) for i in at]
         if None in sizes:
             continue  # compressed or rare: the reader itself finds out
@@ -88,7 +111,6 @@ def _check_size(root: Path, record: str, header: Any) -> None:
             if size
         )
         want = (header.byte_offset[at[0]] or 0) + math.ceil(per_frame * header.sig_len)
-        have = (root / path).stat().st_size
         if have < want:
             raise BadRecord(
                 f"{path}: truncated, {have:,} bytes where the header promises {want:,}; "
@@ -96,29 +118,25 @@ def _check_size(root: Path, record: str, header: Any) -> None:
             )
 
 
-def read_annotations(root: Path, record: str) -> tuple[NDArray[np.int64], list[str], list[str]]:
-    """Read ``record.atr``: samples, symbols and notes, all of length n, in the file's order.
+def read_annotations(record: str, files: Files) -> tuple[NDArray[np.int64], list[str], list[str]]:
+    """Samples, symbols and notes of ``record.atr``, all of length n, in the file's order.
 
-    Trailing NULs are stripped from the notes, and wfdb's string ``None`` for a plain beat is "".
+    Trailing NULs are stripped from the notes, and Icentia11k's string ``None`` for a plain beat
+    is "".
 
     Raises
     ------
     BadRecord
         A missing or unreadable annotation file, or samples out of order.
     """
-    import wfdb
-
-    if not (root / f"{record}.atr").is_file():
-        raise BadRecord(f"{record}.atr: missing; fetch it again")
     try:
-        found = wfdb.rdann(str(root / record), "atr")
-    except Exception as error:
+        sample, symbols, notes = parse(files[f"{record}.atr"])
+    except ValueError as error:
         raise BadRecord(f"{record}.atr: not a readable annotation file ({error})") from None
-    sample = np.asarray(found.sample, np.int64)
     if len(sample) and (np.any(np.diff(sample) < 0) or sample[0] < 0):
         raise BadRecord(f"{record}.atr: annotations out of order; fetch it again")
-    notes = [note.rstrip("\x00") for note in found.aux_note]
-    return sample, list(found.symbol), ["" if note == "None" else note for note in notes]
+    notes = [note.rstrip("\x00") for note in notes]
+    return sample, symbols, ["" if note == "None" else note for note in notes]
 
 
 def split_annotations(

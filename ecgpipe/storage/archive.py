@@ -16,12 +16,24 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
+from ..config import digest
 from ..errors import BadRecord
 from ..labels.qrs import detect_qrs
-from ..sources import SIMULATED, SOURCES, Entry, find_entries, group_parts, read_entry
+from ..progress import say
+from ..sources import (
+    SIMULATED,
+    SOURCES,
+    Entry,
+    Folder,
+    find_entries,
+    group_parts,
+    read_entry,
+    select,
+)
+from ..sources.folder import Seen
 from ..types import NO_MARKS, Marks, Record
 from .manifest import record_row
-from .parts import build, inputs_digest, versions
+from .parts import build, versions
 
 GROUP = "records.zarr"
 CHUNK = 65_536  # samples; smaller ones cost more to open than to decode
@@ -30,7 +42,17 @@ COMPRESSION: dict[str, Any] = {"cname": "zstd", "clevel": 3, "shuffle": "shuffle
 MARKS = ("beat", "rhythm", "qrs")
 
 
-def prepare(name: str, source: Path, archive: Path, workers: int | None = None) -> dict[str, Any]:
+def prepare(
+    name: str,
+    source: str | Path,
+    archive: Path,
+    workers: int | None = None,
+    *,
+    patients: str | None = None,
+    segments: int | None = None,
+    detector: str = "sleepecg",
+    dask: str | None = None,
+) -> dict[str, Any]:
     """Convert a data set into an archive, or continue where a killed run was.
 
     Parameters
@@ -38,11 +60,18 @@ def prepare(name: str, source: Path, archive: Path, workers: int | None = None) 
     name
         Of the data set, a key of ``SOURCES``.
     source
-        Its folder of raw files.
+        Its raw files: a folder, or a URL that fsspec reads.
     archive
         Folder of the archive.
     workers
         Processes, by default one per core.
+    patients, segments
+        A subset, see :func:`ecgpipe.sources.select`.
+    detector
+        Of QRS complexes, a key of :data:`ecgpipe.labels.qrs.DETECTORS`.
+    dask
+        Address of a Dask scheduler that does the parts, or ``local``; see
+        :mod:`ecgpipe.storage.executors`.
 
     Returns
     -------
@@ -52,27 +81,41 @@ def prepare(name: str, source: Path, archive: Path, workers: int | None = None) 
     Raises
     ------
     EcgpipeError
-        See :func:`ecgpipe.sources.find_entries` and :func:`ecgpipe.storage.parts.build`.
+        See :func:`ecgpipe.sources.find_entries`, :func:`ecgpipe.sources.select` and
+        :func:`ecgpipe.storage.parts.build`.
     """
-    found = find_entries(name, source)
-    parts = group_parts(name, found)
+    folder = Folder.open(source)
+    found = select(find_entries(name, folder), patients, segments)
     facts = SOURCES[name]
+    if facts.others and (others := facts.others(folder)):
+        counts = ", ".join(f"{count:,} {prefix}…" for prefix, count in others.items())
+        say(f"{folder.root}: recordings of other sets are left alone: {counts}")
+    groups = facts.groups(folder) if facts.groups else {}
     recipe = {
         "kind": "archive",
         "dataset": name,
-        "simulated": (source / SIMULATED).is_file(),
+        "simulated": folder.has(SIMULATED),
         "labels_file": found[0].labels_file,
+        "segments": segments,
+        "detector": detector,
         "beats": list(facts.beats),
         "rhythms": list(facts.rhythms),
-        "statements": list(facts.statements),
+        "statements": list(facts.statements or groups.get("all", ())),
+        "groups": groups,
         "main_lead": facts.main_lead,
         "compression": COMPRESSION,
         "chunk": CHUNK,
         "shard": SHARD,
-        "versions": versions("wfdb", "zarr", "numcodecs", "sleepecg"),
+        "versions": versions("wfdb", "zarr", "numcodecs", "sleepecg", "numpy", "scipy"),
     }
-    jobs = {part: PrepareJob(name, source, part, tuple(some)) for part, some in parts.items()}
-    manifest = build(archive, recipe, jobs, workers or os.cpu_count() or 1, f"prepare {name}")
+    jobs = {
+        part: PrepareJob(
+            name, folder.only(f for e in some for f in e.files), tuple(some), part, detector
+        )
+        for part, some in group_parts(name, found).items()
+    }
+    title = f"prepare {name}"
+    manifest = build(archive, recipe, jobs, title, workers or os.cpu_count() or 1, dask)
     zarr.open_group(str(archive / GROUP), mode="a")  # so that the parts open as one hierarchy
     return manifest
 
@@ -82,34 +125,43 @@ class PrepareJob:
     """Makes one part of an archive from raw files."""
 
     dataset: str
-    source: Path
-    part: str
+    folder: Folder
     entries: tuple[Entry, ...]
+    part: str
+    detector: str
 
     @property
     def target(self) -> str:
         """The part's Zarr group."""
         return f"{GROUP}/{self.part}"
 
-    def inputs(self) -> str:
-        """Digest of the raw files and of what the data set's tables say of them."""
-        files = sorted({file for entry in self.entries for file in entry.files})
-        return inputs_digest(self.source, files, [asdict(entry) for entry in self.entries])
+    def is_current(self, inputs: dict[str, Any]) -> bool:
+        """Whether files, and what the data set's tables say of them, are what they were."""
+        return bool(inputs["listing"] == self._listing) and self.folder.unchanged(inputs["files"])
+
+    @property
+    def _listing(self) -> str:
+        return digest([asdict(entry) for entry in self.entries])
 
     def write(self, target: Path) -> dict[str, Any]:
         """Read the records one at a time and write them; a bad one is refused by name."""
         facts = SOURCES[self.dataset]
         refused = []
+        seen: Seen = {}
         with PartWriter(target, facts.beats, facts.rhythms) as part:
-            for entry in self.entries:
+            all_files = self.folder.fetch_all(entry.files for entry in self.entries)
+            for entry, files in zip(self.entries, all_files, strict=True):
+                seen.update(files.seen)
                 try:
-                    record = read_entry(self.dataset, self.source, entry)
-                    part.add(replace(record, qrs=detect_qrs(record, facts.main_lead)))
+                    record = read_entry(self.dataset, entry, files)
+                    qrs = detect_qrs(record, facts.main_lead, self.detector)
+                    part.add(replace(record, qrs=qrs))
                 except BadRecord as error:
                     refused.append(
                         {"key": entry.key, "patient": entry.patient, "reason": str(error)}
                     )
-        return {"records": part.rows, "refused": refused}
+        inputs = {"listing": self._listing, "files": dict(sorted(seen.items()))}
+        return {"inputs": inputs, "records": part.rows, "refused": refused, "excluded": []}
 
 
 class PartWriter:
@@ -156,7 +208,7 @@ class PartWriter:
         if self._group is None:
             self._group = zarr.create_group(str(self.path))
             self._create(
-                "signal", np.int16, (leads, 0), ("lead", "sample"), (1, CHUNK), (leads, SHARD)
+                "signal", np.int16, (leads, 0), ("lead", "sample"), (leads, CHUNK), (leads, SHARD)
             )
         array = self._group["signal"]
         array.resize((leads, self._written + count))
@@ -201,7 +253,7 @@ class PartWriter:
             self._put(f"{name}_offset", _offsets([len(m.index) for m in marks]), ("record_edge",))
             self._put(f"{name}_index", np.concatenate([m.index for m in marks]), (name,))
             self._put(f"{name}_label", np.concatenate([m.label for m in marks]), (name,))
-        described = ("key", "patient", "leads", "statements", "fold")
+        described = ("key", "patient", "leads", "statements", "fold", "quantisation")
         self._group.update_attributes(
             {
                 "records": [
@@ -250,6 +302,7 @@ class PartReader:
             qrs=qrs,
             statements=tuple(described["statements"]),
             fold=described["fold"],
+            quantisation=described["quantisation"],
         )
 
     def _marks(self, name: str, i: int) -> Marks:

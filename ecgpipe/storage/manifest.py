@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..config import digest
+from ..labels.rhythms import durations
 from ..types import Marks, Record
 
 FORMAT = 1  # of the layout; storage_layout.md says what belongs to it
@@ -35,8 +36,10 @@ def record_row(record: Record, beats: Sequence[str], rhythms: Sequence[str]) -> 
         "baseline": record.baseline.tolist(),
         "statements": list(record.statements),
         "fold": record.fold,
+        "quantisation": record.quantisation,
         "beats": None if record.beats is None else _counts(record.beats, beats),
         "rhythms": _counts(record.rhythms, rhythms),
+        "rhythm_samples": durations(record.beats, record.rhythms, rhythms, record.samples),
         "qrs": len(record.qrs.index),
         "sha256": hashlib.sha256(np.ascontiguousarray(signal, "<i2").tobytes()).hexdigest(),
         "sum": signal.sum(axis=1, dtype=np.int64).tolist(),
@@ -96,18 +99,24 @@ def moments(
     return found
 
 
+def part_digest(sidecar: Mapping[str, Any]) -> str:
+    """Identity of a part: of its bytes and of what was left out."""
+    return digest({name: sidecar[name] for name in ("files", "records", "refused", "excluded")})
+
+
 def merge(recipe: Mapping[str, Any], sidecars: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """The manifest of a store from its recipe and its parts' sidecars.
 
     It holds no times, hosts, absolute paths or numbers of workers: the same input gives the same
     bytes. ``digest`` covers everything else in it, and the parts' digests every byte of the store.
     """
-    parts, refused = [], []
+    parts, refused, excluded = [], [], []
     records = samples = stored = raw = qrs = without_beats = 0
     seconds = 0.0
     patients: set[str] = set()
     beats: Counter[str] = Counter()
     rhythms: Counter[str] = Counter()
+    rhythm_samples: Counter[str] = Counter()
     statements: Counter[str] = Counter()
     leads: dict[str, Moments] = {}
     for part in sidecars:
@@ -115,13 +124,14 @@ def merge(recipe: Mapping[str, Any], sidecars: Iterable[Mapping[str, Any]]) -> d
         parts.append(
             {
                 "name": part["name"],
-                "inputs": part["inputs"],
+                "inputs": digest(part["inputs"]),
                 "records": len(rows),
                 "refused": len(part["refused"]),
-                "digest": digest({name: part[name] for name in ("files", "records", "refused")}),
+                "digest": part_digest(part),
             }
         )
         refused += part["refused"]
+        excluded += part["excluded"]
         stored += sum(file["bytes"] for file in part["files"].values())
         for row in rows:
             records += 1
@@ -132,6 +142,7 @@ def merge(recipe: Mapping[str, Any], sidecars: Iterable[Mapping[str, Any]]) -> d
             beats.update(row["beats"] or {})
             without_beats += row["beats"] is None
             rhythms.update(row["rhythms"])
+            rhythm_samples.update(row["rhythm_samples"] or {})
             statements.update(row["statements"])
             qrs += row["qrs"]
             for i, name in enumerate(row["leads"]):
@@ -143,12 +154,14 @@ def merge(recipe: Mapping[str, Any], sidecars: Iterable[Mapping[str, Any]]) -> d
         "totals": {
             "records": records,
             "refused": len(refused),
+            "excluded": len(excluded),
             "patients": len(patients),
             "samples": samples,
             "hours": round(seconds / 3600, 4),
             "beats": dict(sorted(beats.items())),
             "records_without_annotations": without_beats,
             "rhythms": dict(sorted(rhythms.items())),
+            "rhythm_samples": dict(sorted(rhythm_samples.items())),
             "qrs": qrs,
             "statements": dict(sorted(statements.items())),
             "raw_bytes": raw,
@@ -159,5 +172,6 @@ def merge(recipe: Mapping[str, Any], sidecars: Iterable[Mapping[str, Any]]) -> d
             for name, found in sorted(leads.items())
         },
         "refused": refused,
+        "excluded": excluded,
     }
     return {**manifest, "digest": digest(manifest)}

@@ -16,21 +16,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import threading
-import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol
+from uuid import uuid4
 
-from ..config import digest
 from ..errors import EcgpipeError
 from ..files import locked, read_json, sha256, write_json
 from ..progress import Progress, say
+from .executors import run
 from .manifest import merge
 
 RECIPE, MANIFEST, PARTS, PARTIAL = "recipe.json", "manifest.json", "parts", ".partial"
@@ -44,17 +41,25 @@ class Job(Protocol):
         """File or folder that the part becomes, below the store."""
         ...
 
-    def inputs(self) -> str:
-        """Digest of everything that the part is made from."""
+    def is_current(self, inputs: dict[str, Any]) -> bool:
+        """Whether what the part was made from is what is there now."""
         ...
 
     def write(self, target: Path) -> dict[str, Any]:
-        """Make the part at ``target``; returns its ``records`` and ``refused``."""
+        """Make the part at ``target``; gives what its sidecar says of it.
+
+        ``inputs`` (digests of what it is made from), ``records`` and ``refused``.
+        """
         ...
 
 
 def build(
-    store: Path, recipe: Mapping[str, Any], jobs: Mapping[str, Job], workers: int, title: str
+    store: Path,
+    recipe: Mapping[str, Any],
+    jobs: Mapping[str, Job],
+    title: str,
+    workers: int,
+    dask: str | None = None,
 ) -> dict[str, Any]:
     """Make every part that is not there yet, then the manifest.
 
@@ -66,10 +71,12 @@ def build(
         Plain values that decide the bytes of the store.
     jobs
         By the name of the part.
-    workers
-        Processes; 1 works in this one.
     title
         Of the progress bar.
+    workers
+        Processes; 1 works in this one.
+    dask
+        Address of a Dask scheduler, or ``local``; see :func:`ecgpipe.storage.executors.run`.
 
     Returns
     -------
@@ -79,13 +86,15 @@ def build(
     Raises
     ------
     EcgpipeError
-        The folder holds something else, another process is writing to it, or a worker died.
+        The folder holds something else, another process is writing to it, or some parts could not
+        be made; the others are there then.
     """
     with _claimed(store, recipe):
         _refuse_strangers(store, jobs)
         kept = 0
         with Progress(title, len(jobs), "parts") as progress:
-            for name, fresh in _results(store, jobs, min(workers, len(jobs))):
+            make = partial(build_part, store.resolve())
+            for name, fresh in run(make, jobs, workers, dask):
                 kept += not fresh
                 progress.step(name)
         shutil.rmtree(store / PARTIAL, ignore_errors=True)
@@ -96,64 +105,52 @@ def build(
         return manifest
 
 
-def _results(store: Path, jobs: Mapping[str, Job], workers: int) -> Iterator[tuple[str, bool]]:
-    if workers <= 1:
-        for name, job in jobs.items():
-            yield name, build_part(store, name, job)
-        return
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _die_with_parent, (os.getpid(),))
-    try:
-        futures = {pool.submit(build_part, store, name, job): name for name, job in jobs.items()}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    except BrokenProcessPool:
-        raise EcgpipeError(
-            f"{store}: a worker process died (out of memory?); start the same command again to "
-            "continue, with fewer --workers if it happens again"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _die_with_parent(parent: int) -> None:
-    """End this worker when its parent is gone: an orphan must not write beside the next run."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.2)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def build_part(store: Path, name: str, job: Job) -> bool:
-    """Make one part unless it is there; says whether it was made."""
+    """Make one part unless it is there; says whether it was made.
+
+    Several attempts at a part may overlap on a cluster, where a worker that was believed dead may
+    not be: each writes by itself, and as the bytes are the same, any of them may win.
+    """
     sidecar, target = store / PARTS / f"{name}.json", store / job.target
-    inputs = job.inputs()
-    if _is_whole(store, sidecar, inputs):
+    if _is_whole(store, sidecar, job):
         return False
-    sidecar.unlink(missing_ok=True)
-    partial = store / PARTIAL / name
-    for old in (partial, target):
-        shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    content = job.write(partial)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if partial.exists():
-        os.replace(partial, target)
+    own = store / PARTIAL / f"{name}-{uuid4().hex}"
+    own.parent.mkdir(parents=True, exist_ok=True)
+    content = job.write(own)
+    written = sorted(path for path in [own, *own.rglob("*")] if path.is_file())
     files = {
-        path.relative_to(store).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
-        for path in sorted([target, *target.rglob("*")])
-        if path.is_file()
+        f"{job.target}/{path.relative_to(own).as_posix()}".removesuffix("/."): {
+            "bytes": path.stat().st_size,
+            "sha256": sha256(path),
+        }
+        for path in written
     }
-    write_json(sidecar, {"name": name, "inputs": inputs, "files": files, **content})
+    if not _is_whole(store, sidecar, job):
+        sidecar.unlink(missing_ok=True)
+        _remove(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if written:
+                os.replace(own, target)
+        except OSError:
+            if not target.exists():
+                raise
+        write_json(sidecar, {"name": name, "files": files, **content})
+    _remove(own)
     return True
 
 
-def _is_whole(store: Path, sidecar: Path, inputs: str) -> bool:
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _is_whole(store: Path, sidecar: Path, job: Job) -> bool:
     try:
         content = json.loads(sidecar.read_text())
-        return bool(content["inputs"] == inputs) and all(
+        return job.is_current(content["inputs"]) and all(
             (store / path).stat().st_size == file["bytes"]
             and sha256(store / path) == file["sha256"]
             for path, file in content["files"].items()
@@ -203,9 +200,3 @@ def read_sidecar(store: Path, name: str) -> dict[str, Any]:
 def versions(*packages: str) -> dict[str, str]:
     """Versions of the packages that decide a store's bytes, ecgpipe among them."""
     return {name: version(name) for name in ("ecgpipe", *packages)}
-
-
-def inputs_digest(root: Path, files: list[str], listing: Any) -> str:
-    """Digest of input files (missing ones count as such) and of what a listing says of them."""
-    found = {name: sha256(root / name) if (root / name).is_file() else None for name in files}
-    return digest({"files": found, "listing": listing})

@@ -10,7 +10,7 @@ import json
 import os
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ import numpy as np
 from ..config import canonical
 from ..errors import EcgpipeError
 from ..files import read_json
+from ..labels.statements import Selection, chosen_classes, select_statements, why_excluded
+from ..sources import SOURCES
 from ..types import Marks, Record
 from .archive import GROUP, PartReader
 from .manifest import record_row
@@ -41,6 +43,9 @@ def shard(
     fs: float = 250.0,
     codec: str = "pcodec",
     workers: int | None = None,
+    *,
+    statements: str | None = None,
+    dask: str | None = None,
 ) -> dict[str, Any]:
     """Make shards from an archive, or continue where a killed run was.
 
@@ -56,6 +61,12 @@ def shard(
         Of the signals, a key of ``CODECS``.
     workers
         Processes, by default one per core.
+    statements
+        Category of statements that are the classes, for sets that have several: PTB-XL's are
+        rhythm (the default, as in the paper), form, diagnostic, superclass, subclass and all.
+        Records without any are excluded by name.
+    dask
+        Address of a Dask scheduler that does the parts, or ``local``.
 
     Returns
     -------
@@ -74,20 +85,28 @@ def shard(
     source = read_json(archive / MANIFEST)
     if source["recipe"]["kind"] != "archive":
         raise EcgpipeError(f"{archive}: holds {source['recipe']['kind']}; name an archive")
-    kept = ("dataset", "simulated", "labels_file", "beats", "rhythms", "statements", "main_lead")
+    made = source["recipe"]
+    selection = None
+    category = statements or SOURCES[made["dataset"]].category
+    if category:
+        selection = select_statements(category, made["groups"], made["statements"])
+    kept = ("dataset", "simulated", "labels_file", "segments", "detector", "beats", "rhythms")
     recipe = {
         "kind": "shards",
-        **{name: source["recipe"][name] for name in kept},
+        **{name: made[name] for name in kept},
+        "category": category,
+        "statements": list(selection.classes if selection else made["statements"]),
+        "main_lead": made["main_lead"],
         "fs": float(fs),
         "codec": CODECS[codec],
-        "versions": {**source["recipe"]["versions"], **versions("numcodecs", "pcodec", "soxr")},
+        "versions": {**made["versions"], **versions("numcodecs", "pcodec", "soxr")},
     }
     jobs = {
-        part["name"]: ShardJob(archive, part["name"], part["digest"], float(fs), codec)
+        part["name"]: ShardJob(archive, part["name"], part["digest"], float(fs), codec, selection)
         for part in source["parts"]
     }
     title = f"shard {recipe['dataset']}"
-    return build(shards, recipe, jobs, workers or os.cpu_count() or 1, title)
+    return build(shards, recipe, jobs, title, workers or os.cpu_count() or 1, dask)
 
 
 @dataclass(frozen=True)
@@ -99,33 +118,53 @@ class ShardJob:
     digest: str  # of the archive's part
     fs: float
     codec: str
+    selection: Selection | None  # of statements; None keeps them all
 
     @property
     def target(self) -> str:
         """The tar file."""
         return f"{FOLDER}/{self.part}.tar"
 
-    def inputs(self) -> str:
-        """Digest of the archive's part."""
-        return self.digest
+    def is_current(self, inputs: dict[str, Any]) -> bool:
+        """Whether the archive's part is what it was."""
+        return bool(inputs == {"part": self.digest})
 
     def write(self, target: Path) -> dict[str, Any]:
         """Resample and pack the records one at a time; refusals of the archive are passed on."""
         part = read_sidecar(self.archive, self.part)
         rows: list[dict[str, Any]] = []
+        excluded: list[dict[str, str]] = []
         if part["records"]:
             reader = PartReader(self.archive / GROUP / self.part)
             beats, rhythms = (tuple(reader.group.attrs[f"{m}_symbols"]) for m in ("beat", "rhythm"))
             with tarfile.open(target, "w", format=tarfile.USTAR_FORMAT) as tar:
                 for i in range(len(part["records"])):
-                    record = resample(reader.read(i), self.fs)
+                    record = reader.read(i)
+                    if reason := self._why_excluded(record):
+                        excluded.append(
+                            {"key": record.key, "patient": record.patient, "reason": reason}
+                        )
+                        continue
+                    record = resample(self._classed(record), self.fs)
                     rows.append(record_row(record, beats, rhythms))
                     for name, data in encode(record, CODECS[self.codec], beats, rhythms).items():
                         # Time, owner and mode stay at tarfile's fixed defaults.
                         member = tarfile.TarInfo(f"{record.key}.{name}")
                         member.size = len(data)
                         tar.addfile(member, io.BytesIO(data))
-        return {"records": rows, "refused": part["refused"]}
+        inputs = {"part": self.digest}
+        left_out = {"refused": part["refused"], "excluded": excluded}
+        return {"inputs": inputs, "records": rows, **left_out}
+
+    def _why_excluded(self, record: Record) -> str | None:
+        if self.selection is None or chosen_classes(record.statements, self.selection):
+            return None
+        return why_excluded(record.statements, self.selection)
+
+    def _classed(self, record: Record) -> Record:
+        if self.selection is None:
+            return record
+        return replace(record, statements=chosen_classes(record.statements, self.selection))
 
 
 def encode(
@@ -147,6 +186,7 @@ def encode(
         "baseline": record.baseline.tolist(),
         "statements": list(record.statements),
         "fold": record.fold,
+        "quantisation": record.quantisation,
         "beat_symbols": list(beats),
         "rhythm_symbols": list(rhythms),
     }
@@ -180,6 +220,7 @@ def decode(members: Mapping[str, bytes]) -> Record:
         qrs=_marks(members["qrs"]),
         statements=tuple(header["statements"]),
         fold=header["fold"],
+        quantisation=header["quantisation"],
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -12,7 +13,7 @@ from ..files import read_json
 from ..types import Record
 from . import archive, shards
 from .manifest import FORMAT
-from .parts import MANIFEST, RECIPE, read_sidecar
+from .parts import MANIFEST, PARTS, RECIPE, read_sidecar
 
 if TYPE_CHECKING:
     import dask.array
@@ -92,12 +93,7 @@ class Store:
         EcgpipeError
             There is no such record.
         """
-        try:
-            row = self.records.loc[key]
-        except KeyError:
-            raise EcgpipeError(
-                f"{self.path}: holds no record {key}; see `ecgpipe inspect`"
-            ) from None
+        row = self._row(key)
         if self.recipe["kind"] == "archive":
             return _part_reader(self.path / archive.GROUP / row["part"]).read(int(row["at"]))
         for sample in shards.samples(self.shard(row["part"]), lambda found: found == key):
@@ -105,6 +101,17 @@ class Store:
         raise EcgpipeError(
             f"{self.shard(row['part'])}: lacks {key}; run `ecgpipe verify` on the store"
         )
+
+    def _row(self, key: str) -> dict[str, Any]:
+        """Part and position of a record; without the table, which is large in a large store."""
+        written = json.dumps(key, ensure_ascii=False)
+        for part in self.parts:
+            if written not in (self.path / PARTS / f"{part}.json").read_text():
+                continue
+            for at, row in enumerate(read_sidecar(self.path, part)["records"]):
+                if row["key"] == key:
+                    return {"part": part, "at": at}
+        raise EcgpipeError(f"{self.path}: holds no record {key}; see `ecgpipe inspect`")
 
     def read_all(self) -> Iterator[Record]:
         """Every record in the order of the store, one part after another."""
@@ -162,7 +169,7 @@ class Store:
 
 ROW = (
     "key", "patient", "fs", "leads", "samples", "gain", "baseline", "statements", "fold",
-    "beats", "rhythms", "qrs", "sha256",
+    "quantisation", "beats", "rhythms", "rhythm_samples", "qrs", "sha256",
 )  # fmt: skip
 
 

@@ -1,48 +1,60 @@
-"""Checking a store against its own digests, byte by byte and record by record."""
+"""Checking a store: against its own digests, and against what it was made from."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from ..config import digest
 from ..errors import EcgpipeError
-from ..files import sha256
+from ..files import read_json, sha256
 from ..progress import Progress
-from .manifest import merge, record_row
-from .parts import PARTS, read_sidecar
+from .compare import compare, differing
+from .manifest import merge, part_digest, record_row
+from .parts import PARTS, RECIPE, read_sidecar
 from .store import Store
 
 
-def verify(path: Path, decode: bool = True) -> list[str]:
+def verify(
+    path: Path,
+    decode: bool = True,
+    source: str | Path | None = None,
+    patients: str | None = None,
+) -> list[str]:
     """Everything that is wrong with a store, each in a sentence; nothing if it is whole.
 
-    Checks that the manifest is what its sidecars add up to, that every file is there with its bytes
-    and SHA-256, and, with ``decode``, that every record reads back with the counts, sums and
-    signal digest that its sidecar names.
+    Checks that the manifest, its totals included, is what the sidecars add up to, that every file
+    is there with its bytes and SHA-256, and, with ``decode``, that every record reads back with the
+    counts, sums and signal digest that its sidecar names.
+
+    With a source, a whole store is then compared with it, record by record: the same records, none
+    lost and none doubled; those that were refused still unusable; every signal, mark and statement
+    the same; and the source's totals (records, samples, beats, rhythm notes, samples of each
+    rhythm) those of the manifest.
+
+    Parameters
+    ----------
+    path
+        Folder of an archive or of shards.
+    decode
+        Whether to read every record back; a source implies it.
+    source
+        Of an archive, the raw files that it was made from, a folder or a URL. Of shards, the
+        archive; its records are resampled once more.
+    patients
+        Of an archive, the subset of patients that was prepared; see
+        :func:`ecgpipe.sources.select`.
 
     Raises
     ------
     EcgpipeError
-        The folder is no finished store.
+        The folder is no finished store, or the source cannot be read or is of another kind.
     """
     store = Store(path)
-    problems: list[str] = []
-    extra = {file.stem for file in (path / PARTS).glob("*.json")} - set(store.parts)
-    problems += [f"{PARTS}/{name}.json: not in the manifest" for name in sorted(extra)]
-    sidecars = []
-    with Progress(f"verify {path.name}", len(store.parts), "parts") as progress:
-        for name in store.parts:
-            try:
-                sidecars.append(read_sidecar(path, name))
-                problems += _check_part(store, name, decode)
-            except EcgpipeError as error:
-                problems.append(str(error))
-            progress.step(name)
-    if len(sidecars) == len(store.parts) and merge(store.recipe, sidecars) != store.manifest:
-        problems.append(
-            "manifest.json: is not what the sidecars add up to; run the store's command again"
-        )
-    return problems
+    problems = _check(store, decode and source is None)
+    if problems or source is None:
+        return problems  # what is damaged is named already; comparing it says nothing new
+    return compare(store, source, patients)
 
 
 def check_files(store: Store) -> None:
@@ -55,10 +67,7 @@ def check_files(store: Store) -> None:
     """
     for part in store.manifest["parts"]:
         sidecar = read_sidecar(store.path, part["name"])
-        if (
-            digest({name: sidecar[name] for name in ("files", "records", "refused")})
-            != part["digest"]
-        ):
+        if part_digest(sidecar) != part["digest"]:
             raise EcgpipeError(
                 f"{store.path}: part {part['name']} changed since the manifest was written; "
                 "run the store's command again"
@@ -73,25 +82,67 @@ def check_files(store: Store) -> None:
                 )
 
 
-def _check_part(store: Store, name: str, decode: bool) -> list[str]:
-    problems = []
-    sidecar = read_sidecar(store.path, name)
+def _check(store: Store, decode: bool) -> list[str]:
+    """A store against its own digests."""
+    problems: list[str] = []
+    extra = {file.stem for file in (store.path / PARTS).glob("*.json")} - set(store.parts)
+    problems += [f"{PARTS}/{name}.json: not in the manifest" for name in sorted(extra)]
+    if read_json(store.path / RECIPE) != store.recipe:
+        problems.append(f"{RECIPE}: differs from the manifest's recipe")
+    unknown: list[str] = []
+
+    def sidecars() -> Iterator[dict[str, Any]]:
+        with Progress(f"verify {store.path.name}", len(store.parts), "parts") as progress:
+            for part in store.manifest["parts"]:
+                try:
+                    sidecar = _sidecar(store, part)
+                except EcgpipeError as error:
+                    problems.append(str(error))
+                    unknown.append(part["name"])
+                else:
+                    problems.extend(_check_part(store, part["name"], sidecar, decode))
+                    yield sidecar
+                progress.step(part["name"])
+
+    merged = merge(store.recipe, sidecars())
+    if not unknown and merged != store.manifest:
+        names = [name for name in differing(merged, store.manifest) if name != "totals"]
+        totals = differing(merged["totals"], store.manifest["totals"])
+        what = ", ".join([*(f"totals.{name}" for name in totals), *names])
+        problems.append(
+            f"manifest.json: {what}: not what the sidecars add up to; run the store's command again"
+        )
+    return problems
+
+
+def _sidecar(store: Store, part: Mapping[str, Any]) -> dict[str, Any]:
+    """The sidecar that the manifest was merged from."""
+    sidecar = read_sidecar(store.path, part["name"])
+    try:
+        if part_digest(sidecar) == part["digest"]:
+            return sidecar
+    except (LookupError, TypeError):
+        pass  # of another shape altogether
+    raise EcgpipeError(f"{PARTS}/{part['name']}.json: changed since the manifest was written")
+
+
+def _check_part(store: Store, name: str, sidecar: Mapping[str, Any], decode: bool) -> Iterator[str]:
+    is_whole = True
     for file, expected in sidecar["files"].items():
         path = store.path / file
         if not path.is_file():
-            problems.append(f"{file}: missing")
+            problem = "missing"
         elif path.stat().st_size != expected["bytes"]:
-            problems.append(
-                f"{file}: {path.stat().st_size:,} bytes, {expected['bytes']:,} expected"
-            )
+            problem = f"{path.stat().st_size:,} bytes, {expected['bytes']:,} expected"
         elif sha256(path) != expected["sha256"]:
-            problems.append(f"{file}: its bytes changed (SHA-256 differs)")
-    if problems or not decode:
-        return problems  # damaged files are named already; decoding them says nothing new
-    rows = [
-        record_row(record, store.recipe["beats"], store.recipe["rhythms"])
-        for record in store.read_part(name)
-    ]
+            problem = "its bytes changed (SHA-256 differs)"
+        else:
+            continue
+        is_whole = False
+        yield f"{file}: {problem}"
+    if not is_whole or not decode:
+        return  # damaged files are named already; decoding them says nothing new
+    recipe = store.recipe
+    rows = [record_row(r, recipe["beats"], recipe["rhythms"]) for r in store.read_part(name)]
     if rows != sidecar["records"]:
-        problems.append(f"part {name}: its records are not what its sidecar says")
-    return problems
+        yield f"part {name}: its records are not what its sidecar says"

@@ -1,0 +1,135 @@
+"""WFDB annotation files in MIT format (``.atr``), read at once rather than word by word.
+
+The format is annot.5 of the WFDB Applications Guide (Moody, Pollard & Moody): little-endian words
+of 16 bits, six bits of code over ten of value. ``wfdb.rdann`` gives the same answer about a
+twentieth as fast, which made it nine tenths of the time of reading a segment of Icentia11k.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import compress
+
+import numpy as np
+from numpy.typing import NDArray
+
+SKIP, AUX = 59, 63  # words that others follow which are no words of their own
+FIRST_FIELD = 60  # NUM, SUB, CHN and AUX say more of the mark before them
+NOTE = 22  # a comment; at sample 0, a statement about the file
+
+# Symbols by code, from ecgcodes.h of the WFDB library; a blank is a code without one.
+SYMBOLS = ' NLRaVFJASEj/Q~ | sT*D"=pB^t+u?![]en@xf()r'
+_BEGIN, _END = "## annotation type definitions", "## end of definitions"
+_DEFINITION = re.compile(r"(\d+) (\S+) .+")  # code, symbol, what it means
+
+
+def parse(data: bytes) -> tuple[NDArray[np.int64], list[str], list[str]]:
+    """Read the bytes of an annotation file.
+
+    The answer is that of ``wfdb.rdann``: statements about the file (its time resolution,
+    definitions of symbols, which are obeyed) are left out, and so is every other comment at
+    sample 0. Trailing NULs are stripped from the notes, and the string ``None``, which wfdb
+    writes where there is no note, is "".
+
+    Returns
+    -------
+    sample, symbols, notes
+        Samples from the record's start, int64 of shape (n,); and for each of them its symbol and
+        its note, in the file's order.
+
+    Raises
+    ------
+    ValueError
+        Not a whole annotation file. A file cut anywhere is told by its missing end-of-file word.
+    """
+    if len(data) % 2:
+        raise ValueError(f"cut: {len(data):,} bytes, where words have two")
+    words = np.frombuffer(data, "<u2")
+    at = _own_words(words)
+    word = words[at].astype(np.int64)
+    code, value = word >> 10, word & 1023
+    _check_order(code)
+
+    is_mark = code < SKIP
+    mark = np.cumsum(is_mark) - 1  # which mark a word belongs to
+    step = value[is_mark]
+    skip = np.flatnonzero(code == SKIP)
+    far = words[at[skip] + 1].astype(np.int64) << 16 | words[at[skip] + 2]
+    np.add.at(step, mark[skip] + 1, far.astype(np.int32))  # two's complement
+    sample, kind = np.cumsum(step), code[is_mark]
+
+    notes = [""] * len(sample)
+    aux = np.flatnonzero(code == AUX)
+    start = 2 * at[aux] + 2
+    stop = start + (value[aux] & 255)
+    for i, a, b in zip(mark[aux].tolist(), start.tolist(), stop.tolist(), strict=True):
+        notes[i] = data[a:b].decode("latin-1").rstrip("\0")
+
+    about_file = (sample == 0) & (kind == NOTE)
+    kept = (kind != 0) & ~about_file
+    symbol_of = _symbols(list(compress(notes, about_file.tolist())))
+    unknown = set(np.unique(kind[kept]).tolist()) - symbol_of.keys()
+    if unknown:
+        raise ValueError(f"annotation codes without a symbol: {sorted(unknown)}")
+    return (
+        sample[kept],
+        [symbol_of[k] for k in kind[kept].tolist()],
+        ["" if note == "None" else note for note in compress(notes, kept.tolist())],
+    )
+
+
+def _own_words(words: NDArray[np.uint16]) -> NDArray[np.int64]:
+    """Places of the words before the end-of-file word that are no part of a note or an interval.
+
+    Whether a word is one of its own depends on all before it, since the letters of a note may look
+    like any code. But only words that look like SKIP or AUX need to be walked through.
+    """
+    code = words >> 10
+    looks = np.flatnonzero((code == SKIP) | (code == AUX))
+    length = np.where(code[looks] == SKIP, 2, ((words[looks] & 255) + 1) // 2)
+    ends = looks + 1 + length
+    heads, tails, free = [], [], 0
+    for head, end in zip(looks.tolist(), ends.tolist(), strict=True):
+        if head >= free:
+            heads.append(head)
+            tails.append(end)
+            free = end
+    if free > len(words):
+        raise ValueError("cut: it ends within a note or an interval")
+    depth = np.zeros(len(words) + 1, np.int8)
+    depth[np.array(heads, np.int64) + 1] += 1
+    depth[np.array(tails, np.int64)] -= 1
+    own = np.flatnonzero(np.cumsum(depth[:-1], dtype=np.int8) == 0)
+    zeros = own[words[own] == 0]
+    if not len(zeros):
+        raise ValueError("cut: no end-of-file word")
+    if words[zeros[0] :].any():
+        raise ValueError(f"something follows the end-of-file word at byte {2 * zeros[0]:,}")
+    return own[own < zeros[0]]
+
+
+def _check_order(code: NDArray[np.int64]) -> None:
+    """Refuse fields before any mark, intervals that no mark follows, and two notes of one mark."""
+    if len(code) and code[0] >= FIRST_FIELD:
+        raise ValueError("it begins with a field of no annotation")
+    after = np.append(code[1:], FIRST_FIELD)
+    if np.any((code == SKIP) & (after >= FIRST_FIELD)):
+        raise ValueError("an interval that no annotation follows")
+    marks = np.cumsum(code < SKIP)[code == AUX]
+    if np.any(marks[1:] == marks[:-1]):
+        raise ValueError("an annotation with two notes")
+
+
+def _symbols(statements: list[str]) -> dict[int, str]:
+    """Symbols by code: the standard's, and those that the file itself defines."""
+    symbols = {code: symbol for code, symbol in enumerate(SYMBOLS) if symbol != " "}
+    if _BEGIN not in statements:
+        return symbols
+    for line in statements[statements.index(_BEGIN) + 1 :]:
+        if line == _END:
+            return symbols
+        found = _DEFINITION.fullmatch(line)
+        if not found:
+            break
+        symbols[int(found[1])] = found[2]
+    raise ValueError("definitions of symbols that cannot be read")
