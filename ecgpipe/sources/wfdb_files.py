@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import compress
@@ -85,7 +86,7 @@ def _in_memory(record: str, files: Files) -> Iterator[str]:
         CLOUD_PROTOCOLS.append("memory://")
     memory = MemoryFileSystem()
     header = files[f"{record}.hea"].decode("ascii", errors="ignore").encode()
-    folder = "/ecgpipe"
+    folder = f"/ecgpipe-{threading.get_ident()}"  # all threads share the file system
     try:
         for name in files:
             data = header if name == f"{record}.hea" else files[name]
