@@ -169,11 +169,14 @@ def verify(
         str | None,
         typer.Option(help="Compare with what it was made from: raw files, or the archive."),
     ] = None,
+    patients: Annotated[
+        str | None, typer.Option(help="With --source: those that were prepared. [all]")
+    ] = None,
 ) -> None:
     """Check a store against its digests; exit code 4 if it is damaged."""
     from .storage.verify import verify
 
-    problems = verify(store, decode, source)
+    problems = verify(store, decode, source, patients)
     for problem in problems:
         print(f"{store}: {problem}", file=sys.stderr)
     if problems:
