@@ -127,7 +127,7 @@ def test_who_lets_go_ends_the_workers() -> None:
     start = time.monotonic()
     results = executors.run(sleep, jobs, 2)
     assert next(results)[0] == "quick"
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     assert time.monotonic() - start < 20 and not active_children()
 
 

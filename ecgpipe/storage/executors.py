@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, closing, contextmanager
@@ -27,6 +27,7 @@ from ..progress import say
 
 J = TypeVar("J")
 R = TypeVar("R")
+Outcomes = Generator[tuple[str, R | EcgpipeError], None, None]
 
 LOCAL = "local"  # in place of an address: a Dask cluster of this machine
 ATTEMPTS = 3  # at a part whose worker process dies; Dask has a setting of its own, allowed-failures
@@ -40,7 +41,7 @@ DECISIVE = ("ecgpipe", "numpy", "scipy", "zarr", "numcodecs", "pcodec", "soxr", 
 
 def run(
     call: Callable[[str, J], R], jobs: Mapping[str, J], workers: int, dask: str | None = None
-) -> Iterator[tuple[str, R]]:
+) -> Generator[tuple[str, R], None, None]:
     """Do every job, in whatever order they are done.
 
     Parameters
@@ -67,16 +68,16 @@ def run(
         At the end, naming the parts that could not be made; at once, if the disk is full or the
         like, if too many parts fail in a row, or if there is no scheduler or no worker.
     """
-    outcomes: Iterator[tuple[str, R | EcgpipeError]]
+    outcomes: Outcomes[R]
     if dask:
         outcomes = _on_dask(call, jobs, workers, dask)
-    elif workers > 1:
+    elif min(workers, len(jobs)) > 1:
         outcomes = _on_processes(call, jobs, workers)
     else:
         outcomes = ((name, _outcome(name, partial(call, name, jobs[name]))) for name in jobs)
     failed: dict[str, EcgpipeError] = {}
     in_a_row = 0
-    with closing(outcomes):  # type: ignore[type-var]
+    with closing(outcomes):
         for name, outcome in outcomes:
             if not isinstance(outcome, EcgpipeError):
                 in_a_row = 0
@@ -119,9 +120,7 @@ def _killed(times: int) -> EcgpipeError:
     )
 
 
-def _on_processes(
-    call: Callable[[str, J], R], jobs: Mapping[str, J], workers: int
-) -> Iterator[tuple[str, R | EcgpipeError]]:
+def _on_processes(call: Callable[[str, J], R], jobs: Mapping[str, J], workers: int) -> Outcomes[R]:
     """A pool for each process: when one dies, it is known at what, and the others go on."""
     context = get_context("spawn")
     line, end = context.Pipe(duplex=False)
@@ -153,9 +152,7 @@ def _on_processes(
                     outcome = _killed(ATTEMPTS)
                 free.append(pool)
                 yield name, outcome
-        for pool in free:  # all at once; below they are waited for
-            pool.shutdown(wait=False)
-        for pool in free:
+        for pool in free:  # at leisure; below they are made to leave
             pool.shutdown()
     finally:
         end.close()
@@ -182,7 +179,7 @@ def _leave_with_parent(line: Connection) -> None:
 
 def _on_dask(
     call: Callable[[str, J], R], jobs: Mapping[str, J], workers: int, address: str
-) -> Iterator[tuple[str, R | EcgpipeError]]:
+) -> Outcomes[R]:
     try:
         import distributed
     except ImportError:
