@@ -51,7 +51,7 @@ def test_layout_names_every_array_and_member(place: Path) -> None:
 
 @pytest.mark.slow
 def test_readme_commands_run(tmp_path: Path) -> None:
-    (script,) = blocks("README.md", "sh")
+    script = "\n".join(blocks("README.md", "sh"))
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
         ["sh", "-e", "-c", script],
@@ -62,4 +62,5 @@ def test_readme_commands_run(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "report.html").stat().st_size > 10_000
+    for name in ("report.html", "card.html", "A00001.png"):
+        assert (tmp_path / name).stat().st_size > 10_000
