@@ -424,7 +424,7 @@ def test_attempts_at_one_part_may_overlap(tmp_path: Path) -> None:
     context = get_context("spawn")
     barrier = context.Barrier(4)
     arguments = (barrier, raw, store, rounds)
-    processes = [context.Process(target=attempt, args=arguments) for _ in range(3)]
+    processes = [context.Process(target=attempt, args=arguments, daemon=True) for _ in range(3)]
     for process in processes:
         process.start()
     for i in range(rounds):

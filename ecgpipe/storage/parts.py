@@ -135,7 +135,11 @@ def build_part(store: Path, name: str, job: Job) -> bool:
         except OSError:
             if not target.exists():
                 raise
-        write_json(sidecar, {"name": name, "files": files, **content})
+        # Written beside the part, so that a kill leaves nothing among the sidecars.
+        written_sidecar = own.with_name(f"{own.name}.json")
+        write_json(written_sidecar, {"name": name, "files": files, **content})
+        sidecar.parent.mkdir(exist_ok=True)
+        os.replace(written_sidecar, sidecar)
     _remove(own)
     return True
 
