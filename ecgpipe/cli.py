@@ -7,15 +7,17 @@ refused, 4 a store is damaged, 130 interrupted.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
-from .errors import EcgpipeError
+from .errors import EcgpipeError, Interrupted
+from .options import Assignments, Config, Dask, Out, Seed, Source, Workers, settings_help
 
+FIRST = os.environ.get("RANK", "0") == "0"  # of the processes of torchrun one speaks
 MISTAKE, REFUSED, DAMAGED, INTERRUPTED = 2, 3, 4, 130
 
 app = typer.Typer(
@@ -26,28 +28,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Workers = Annotated[int | None, typer.Option(min=1, help="Processes; by default one per core.")]
-Dask = Annotated[
-    str | None,
-    typer.Option(
-        metavar="ADDRESS", help="Do the parts on a Dask cluster: tcp://host:8786, or local."
-    ),
-]
-Source = Annotated[
-    str, typer.Argument(help="Raw files: a folder, s3://…, https://…, or a .zip of them.")
-]
-Config = Annotated[Path | None, typer.Option(help="File of settings, TOML or JSON.")]
-Assignments = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="One setting, as listed below; may be repeated."
-    ),
-]
-Seed = Annotated[int | None, typer.Option(min=0, help="Of weights and of the order of data. [0]")]
-Out = Annotated[
-    Path, typer.Option(help="Folder of the run; one that holds it already is continued.")
-]
-
 
 def main() -> None:
     """Run the command line; mistakes are one line, not a stack trace."""
@@ -56,28 +36,15 @@ def main() -> None:
     except EcgpipeError as error:
         print(f"ecgpipe: {error}", file=sys.stderr)
         sys.exit(MISTAKE)
+    except Interrupted as end:
+        if FIRST:
+            print(f"ecgpipe: interrupted, {end}; the same command continues", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     except SystemExit as end:
         # Typer catches Ctrl-C itself and leaves with this code, without a word.
         if end.code == INTERRUPTED:
             print("ecgpipe: interrupted; the same command continues", file=sys.stderr)
         raise
-
-
-def _settings_help(name: str) -> type[TyperCommand]:
-    """A command whose help ends with the settings of ``ecgpipe.config.NAME``."""
-
-    class Command(TyperCommand):
-        def format_epilog(self, ctx: Any, formatter: Any) -> None:
-            from . import config
-
-            rows = [
-                (key, f"{text} [{default}]")
-                for key, default, text in config.describe(getattr(config, name))
-            ]
-            with formatter.section("Settings, for --set and --config"):
-                formatter.write_dl(rows)
-
-    return Command
 
 
 @app.command()
@@ -224,26 +191,36 @@ def card(
     print(write_card(store, out))
 
 
-@app.command(cls=_settings_help("PretrainSettings"))
+@app.command(cls=settings_help("PretrainSettings"))
 def pretrain(
     shards: Annotated[list[Path], typer.Argument(help="Folders of shards of upstream data sets.")],
     out: Out,
-    task: Annotated[str | None, typer.Option(help="What is learnt. [beat]")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="beat, rhythm, heart_rate or future, as the paper's best preset. [beat]"),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="A row of the paper's Table 1, such as beat-512 or future-16-8-8."),
+    ] = None,
     config: Config = None,
     assignments: Assignments = None,
     seed: Seed = None,
 ) -> None:
     """Pretrain a network on frames of upstream recordings."""
     from .config import PretrainSettings, load
+    from .experiments.presets import pretraining
 
-    settings = load(PretrainSettings, config, assignments or (), task=task, seed=seed)
+    base = pretraining(preset, task) if preset or task else ()
+    settings = load(PretrainSettings, config, assignments or (), base, task=task, seed=seed)
     from .training.pretrain import pretrain
 
     pretrain(shards, out, settings)
-    _say_run(out)
+    if FIRST:
+        _say_run(out)
 
 
-@app.command(cls=_settings_help("FinetuneSettings"))
+@app.command(cls=settings_help("FinetuneSettings"))
 def finetune(
     shards: Annotated[Path, typer.Argument(help="Folder of shards of a downstream data set.")],
     out: Out,

@@ -28,8 +28,14 @@ def _whole(value: Any) -> Any:
 class Network(Settings):
     """Which residual network."""
 
-    depth: Annotated[Literal[18], BeforeValidator(_whole)] = Field(
-        18, description="layers of the residual network"
+    depth: Annotated[Literal[18, 34, 50], BeforeValidator(_whole)] = Field(
+        18, description="layers of the residual network: 18, 34 or 50"
+    )
+    order: Literal["pre", "post"] = Field(
+        "pre", description="normalise before (v2, the paper) or after (v1, its code) convolutions"
+    )
+    stages: Annotated[Literal[1, 2, 3, 4], BeforeValidator(_whole)] = Field(
+        4, description="of the network's four; the paper predicts futures with 3 of ResNet-50's"
     )
 
 
@@ -48,30 +54,71 @@ class Training(Settings):
     seed: int = Field(0, ge=0, description="of initial weights, windows and their order")
     network: Network = Network()
     optimiser: Optimiser = Optimiser()
+    accumulate: int = Field(
+        1, ge=1, description="batches an update, shared by the processes of torchrun"
+    )
+    clip: float = Field(0, ge=0, description="norm that gradients are cut to; 0 leaves them")
+    compile: Literal["no", "default", "reduce-overhead", "max-autotune"] = Field(
+        "no", description="mode of torch.compile; reduce-overhead replays CUDA graphs"
+    )
+    sync_batchnorm: bool = Field(
+        False, description="batch statistics over all GPUs of torchrun, not of each"
+    )
+    tensorboard: bool = Field(False, description="write the history for TensorBoard as well")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="of the network's arithmetic; auto takes bf16 where the device has it"
     )
     device: str = Field("auto", description="cpu, cuda or cuda:N; auto takes a GPU if there is one")
 
 
+class Labels(Settings):
+    """By which rules frames are labelled (see ``ecgpipe/labels``)."""
+
+    rules: Literal["default", "paper_text", "code"] = Field(
+        "default",
+        description="paper_text: beats without a class count as normal; code, as the paper's code "
+        "has it: a frame's first beat does not count, heart rates need three beats inside it",
+    )
+    heart_rate_from: Literal["annotated", "detected"] = Field(
+        "annotated", description="beats; records without annotated ones take detected ones"
+    )
+
+
+class Future(Settings):
+    """The task of future prediction: which of several frames comes after the context."""
+
+    context: int = Field(16, ge=1, description="frames in a row that are known")
+    negatives: int = Field(8, ge=1, description="frames of other patients to tell the future from")
+    offset: int = Field(8, ge=0, description="frames between the context and the future")
+    attention_scale: Literal["head", "model"] = Field(
+        "head", description="attention is divided by the root of a head's width, or of all (code)"
+    )
+
+
 class PretrainSettings(Training):
     """Settings of ``ecgpipe pretrain``; the defaults follow the paper where it is exact."""
 
-    task: Literal["beat"] = Field("beat", description="what the labels of the frames are")
+    task: Literal["beat", "rhythm", "heart_rate", "future"] = Field(
+        "beat", description="what is learnt: beat, rhythm, heart_rate or future"
+    )
+    labels: Labels = Labels()
+    future: Future = Future()
     frame: int = Field(2048, ge=32, description="samples of a frame (at 250 Hz about 8 s)")
     fs: float = Field(250, gt=0, description="Hz; shards at another rate are refused")
     epochs: int = Field(20, ge=1, description="checkpoints and validations")
-    steps: int = Field(1000, ge=1, description="batches an epoch")
-    batch: int = Field(128, ge=2, description="frames a batch")
+    steps: int = Field(1000, ge=1, description="updates an epoch")
+    batch: int = Field(128, ge=2, description="items a batch: frames, or contexts with a future")
     frames_per_visit: int = Field(
-        4096, ge=1, description="frames drawn from a patient each time its shard is read"
+        4096, ge=1, description="items drawn from a patient each time its shard is read"
     )
     streams: int = Field(4, ge=1, description="independent streams that batches come from in turn")
     open_shards: int = Field(8, ge=1, description="patients that a stream mixes at a time")
-    shuffle: int = Field(8192, ge=1, description="frames in a stream's shuffle buffer")
-    workers: int = Field(0, ge=0, description="loader processes; must divide the streams")
+    shuffle: int = Field(8192, ge=1, description="items in a stream's shuffle buffer")
+    workers: int = Field(
+        0, ge=0, description="loader processes a GPU; times the GPUs they must divide the streams"
+    )
     validation_share: float = Field(0.05, gt=0, lt=1, description="share of patients held out")
-    validation_frames: int = Field(4096, ge=1, description="fixed frames of the patients held out")
+    validation_frames: int = Field(4096, ge=1, description="fixed items of the patients held out")
     split_seed: int = Field(0, ge=0, description="of the choice of patients held out")
 
 
@@ -96,9 +143,13 @@ S = TypeVar("S", bound=Settings)
 
 
 def load(
-    kind: type[S], file: Path | None = None, assignments: Iterable[str] = (), **given: Any
+    kind: type[S],
+    file: Path | None = None,
+    assignments: Iterable[str] = (),
+    preset: Iterable[str] = (),
+    **given: Any,
 ) -> S:
-    """Settings from a file, then ``key=value`` assignments, then the options given by name.
+    """Settings from a preset, a file, ``key=value`` assignments and options; the later ones win.
 
     Parameters
     ----------
@@ -108,6 +159,8 @@ def load(
         TOML, JSON, or the ``run.json`` of an earlier run.
     assignments
         ``key=value`` with dots for nested keys, such as ``optimiser.lr=3e-4``.
+    preset
+        Assignments that the file and everything else stand over.
     given
         Values that are None count as not given.
 
@@ -116,14 +169,11 @@ def load(
     EcgpipeError
         An unreadable file, an unknown key or a value out of range.
     """
-    tree = _read(file) if file else {}
-    for item in assignments:
-        key, found, value = item.partition("=")
-        if not found:
-            raise EcgpipeError(
-                f"--set {item}: write it as key=value, for example optimiser.lr=3e-4"
-            )
-        _put(tree, key.strip().split("."), value.strip(), item)
+    tree: dict[str, Any] = {}
+    _assign(tree, preset)
+    if file:
+        _merge(tree, _read(file))
+    _assign(tree, assignments)
     for key, value in given.items():
         if value is not None:
             tree[key] = value
@@ -150,6 +200,24 @@ def _read(file: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise EcgpipeError(f"{file}: a settings file holds key = value pairs")
     return tree
+
+
+def _assign(tree: dict[str, Any], assignments: Iterable[str]) -> None:
+    for item in assignments:
+        key, found, value = item.partition("=")
+        if not found:
+            raise EcgpipeError(
+                f"--set {item}: write it as key=value, for example optimiser.lr=3e-4"
+            )
+        _put(tree, key.strip().split("."), value.strip(), item)
+
+
+def _merge(tree: dict[str, Any], over: dict[str, Any]) -> None:
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(tree.get(key), dict):
+            _merge(tree[key], value)
+        else:
+            tree[key] = value
 
 
 def _put(tree: dict[str, Any], path: list[str], value: Any, item: str) -> None:

@@ -15,3 +15,7 @@ class BadRecord(EcgpipeError):
 
 class Unreachable(EcgpipeError):
     """A remote file that may be there could not be read in several attempts."""
+
+
+class Interrupted(Exception):
+    """A signal ended the work; what was done is saved, and the same command continues it."""

@@ -20,13 +20,19 @@ def say(line: str) -> None:
 class Progress:
     """Counts work done: ``with Progress("prepare", total, "parts") as bar: bar.step()``."""
 
-    def __init__(self, title: str, total: int, unit: str) -> None:
+    def __init__(self, title: str, total: int, unit: str, shown: bool = True) -> None:
         from tqdm import tqdm
+
+        self.shown = shown  # of several processes that do the same, one speaks
 
         self.title, self.total, self.unit, self.done = title, total, unit, 0
         self._spoke = time.monotonic()
         self._bar = tqdm(
-            total=total, desc=title, unit=f" {unit}", disable=not sys.stderr.isatty(), leave=False
+            total=total,
+            desc=title,
+            unit=f" {unit}",
+            leave=False,
+            disable=not (shown and sys.stderr.isatty()),
         )
 
     def step(self, note: str = "") -> None:
@@ -37,7 +43,7 @@ class Progress:
             self._bar.update()
             return
         now = time.monotonic()
-        if now - self._spoke >= SECONDS_BETWEEN_LINES:
+        if self.shown and now - self._spoke >= SECONDS_BETWEEN_LINES:
             self._spoke = now
             say(f"{self.title}: {self.done}/{self.total} {self.unit}  {note}".rstrip())
 

@@ -67,12 +67,15 @@ class Batch(NamedTuple):
     """What a network is trained on; the millivolts are made on the device, from int16.
 
     Standardised input is ``x * scale + offset``, with zeros in the ``samples - length`` places in
-    front of each item (see :func:`ecgpipe.models.resnet.standardise`).
+    front of each item (see :func:`ecgpipe.models.resnet.standardise`). Where a future is to be
+    predicted, an item's frames, all of one lead, stand in place of leads.
     """
 
-    x: Any  # (batch, leads, samples) int16, ADC units
-    scale: Any  # (batch, leads) float32
-    offset: Any  # (batch, leads) float32
+    x: Any  # (batch, leads or frames, samples) int16, ADC units
+    scale: Any  # (batch, leads or frames) float32
+    offset: Any  # (batch, leads or frames) float32
     length: Any  # (batch,) int64, samples at the end of x that are signal
-    y: Any  # (batch,) int64 class
+    y: Any  # (batch,) int64 class, or which of the candidates is the true future
     keys: Any  # (batch,) str: the record, or record@start, that an item is cut from
+    patient: Any = None  # (batch,) int64, a number of the patient, for frames
+    candidates: Any = None  # (batch, negatives + 1) int64 places among all frames of the batch

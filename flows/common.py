@@ -42,6 +42,7 @@ from ecgpipe.config import Settings, load  # noqa: E402
 from ecgpipe.errors import EcgpipeError  # noqa: E402
 from ecgpipe.experiments.plan import REFUSED  # noqa: E402
 
+INTERRUPTED = 130  # exit code of ecgpipe for what a signal ended
 MISTAKE = 2  # exit code of ecgpipe for a mistake of the call, its settings or its files
 Workers = Annotated[int, Field(ge=1)] | None  # processes; None is one per core
 GRACE = 20.0  # s that a step has to end by itself before it is killed
@@ -119,8 +120,9 @@ def step(command: Sequence[str], output: Path) -> State:
         return Completed(
             name=SOME_REFUSED, message=f"{output.resolve()}, but some records were refused"
         )
-    if code < 0:
-        return Failed(name=KILLED, message=f"{written}: ended by signal {-code}")
+    if code < 0 or code == INTERRUPTED:
+        by = f"signal {-code}" if code < 0 else "a signal, its work saved"
+        return Failed(name=KILLED, message=f"{written}: ended by {by}")
     reason = last if code == MISTAKE and last else f"exit code {code}, its words are above"
     return Failed(message=f"{written}: {reason}")
 

@@ -83,7 +83,7 @@ def test_unknown_key_in_a_file_names_the_file(tmp_path: Path) -> None:
         ("optimiser.lr=inf", "optimiser.lr"),
         ("optimiser.beta2=1", "optimiser.beta2"),
         ("precision=fp8", "precision"),
-        ("network.depth=34", "network.depth"),
+        ("network.depth=35", "network.depth"),
         ("task=rhythms", "task"),
         ("frame.x=3", "frame"),
         ("optimiser=3", "optimiser"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,18 +14,19 @@ import pytest
 import scipy.io
 import wfdb
 from torch import from_numpy
-from torch.utils.data import DataLoader
 
+from ecgpipe.config import PretrainSettings, load
 from ecgpipe.errors import EcgpipeError
 from ecgpipe.labels.splits import hold_out
-from ecgpipe.loading.frames import Corpus, Epoch, Frames, fixed_frames, open_corpus
+from ecgpipe.loading.corpus import Corpus, open_corpus
+from ecgpipe.loading.epoch import Epoch, Feed
+from ecgpipe.loading.frames import Frames, fixed_items
 from ecgpipe.loading.recordings import batches, chunks, load_recordings, shuffled
 from ecgpipe.models.resnet import standardise
 from ecgpipe.storage.archive import prepare
 from ecgpipe.storage.shards import shard
 from ecgpipe.storage.store import Store
-from ecgpipe.tasks import TASKS
-from ecgpipe.training.pretrain import _same, _Streams
+from ecgpipe.tasks import TASKS, frames_of
 from ecgpipe.types import Batch
 
 FRAME = 100
@@ -72,7 +74,8 @@ def corpus(data: Data) -> Corpus:
 
 
 def _frames(seed: int = 0) -> Frames:
-    return Frames(FRAME, TASKS["beat"].label, mean=1.5, std=2.5, seed=seed)
+    settings = PretrainSettings(task="beat", frame=FRAME, seed=seed)
+    return frames_of(settings, mean=1.5, std=2.5)
 
 
 def _epoch(corpus: Corpus, number: int = 1, seed: int = 0, **changes: Any) -> Epoch:
@@ -103,7 +106,7 @@ def test_frames_are_the_samples_that_their_key_names(data: Data, corpus: Corpus)
     for batch in _epoch(corpus):
         assert batch.x.shape == (16, 1, FRAME)
         assert batch.x.dtype == np.int16
-        for x, scale, offset, length, y, name in zip(*batch, strict=True):
+        for x, scale, offset, length, y, name in zip(*batch[:6], strict=True):
             key, start = name.split("@")
             counts = ORDER.index(key) * PLACES - ZERO + int(start) + np.arange(FRAME)
             np.testing.assert_array_equal(x[0], counts)
@@ -143,8 +146,81 @@ def test_streams_run_apart_make_the_same_epoch(corpus: Corpus, workers: int, ste
 
 def test_loader_processes_change_nothing(corpus: Corpus) -> None:
     epoch = _epoch(corpus, steps=13)
-    loader = DataLoader(_Streams(epoch), batch_size=None, num_workers=2, collate_fn=_same)
-    _assert_same(epoch, loader)
+    _assert_same(epoch, Feed(epoch, workers=2))
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more than cores
+@pytest.mark.parametrize(("ranks", "workers"), [(1, 1), (1, 4), (2, 0), (2, 2), (4, 1)])
+@pytest.mark.parametrize("first", [0, 4, 12])
+def test_processes_share_the_batches_of_an_epoch(
+    corpus: Corpus, ranks: int, workers: int, first: int
+) -> None:
+    epoch = _epoch(corpus, steps=24)
+    feeds = [Feed(epoch, rank, ranks, workers, first) for rank in range(ranks)]
+    assert [len(feed) for feed in feeds] == [(24 - first) // ranks] * ranks
+    runs = [iter(feed) for feed in feeds]
+    _assert_same([*epoch][first:], [next(runs[i % ranks]) for i in range(24 - first)])
+    assert all(next(run, None) is None for run in runs)
+
+
+CONTEXT, NEGATIVES, OFFSET = 3, 4, 2
+
+
+def _futures(corpus: Corpus, **changes: Any) -> Epoch:
+    future = {"context": CONTEXT, "negatives": NEGATIVES, "offset": OFFSET}
+    settings = load(PretrainSettings, task="future", frame=32, future=future)
+    drawn = frames_of(settings, mean=1.5, std=2.5)
+    long = [
+        replace(shard, records=tuple(r for r in shard.records if r.samples >= drawn.span))
+        for shard in corpus.shards
+    ]
+    return replace(_epoch(corpus, frames_per_visit=6, **changes), shards=long, frames=drawn)
+
+
+def test_a_future_lies_behind_its_context(corpus: Corpus) -> None:
+    for batch in _futures(corpus):
+        assert batch.x.shape == (16, CONTEXT + 1, 32)
+        assert batch.candidates.shape == (16, NEGATIVES + 1)
+        for x, name in zip(batch.x, batch.keys, strict=True):
+            key, start = name.split("@")
+            at = int(start) + 32 * np.array([*range(CONTEXT), CONTEXT + OFFSET])
+            counts = ORDER.index(key) * PLACES - ZERO + at[:, None] + np.arange(32)
+            np.testing.assert_array_equal(x, counts)
+            assert int(start) + 32 * (CONTEXT + OFFSET + 1) <= LENGTHS[key]
+
+
+def test_negatives_are_frames_of_other_patients(corpus: Corpus) -> None:
+    places: Counter[int] = Counter()
+    for batch in _futures(corpus, steps=200):
+        patients = [key[:6] for key in batch.keys]
+        for item, (y, candidates) in enumerate(zip(batch.y, batch.candidates, strict=True)):
+            assert candidates[y] == item * (CONTEXT + 1) + CONTEXT
+            others = np.delete(candidates, y) // (CONTEXT + 1)
+            assert patients[item] not in {patients[other] for other in others}
+            foreign = sum(patient != patients[item] for patient in patients)
+            assert len(set(others)) == min(NEGATIVES, foreign)
+            places[int(y)] += 1
+    assert min(places.values()) > 0.8 * max(places.values())  # the place gives nothing away
+
+
+def test_fixed_futures_are_fixed(corpus: Corpus) -> None:
+    epoch = _futures(corpus)
+    one = fixed_items(epoch.shards, epoch.frames, 300)
+    again = fixed_items(epoch.shards, replace(epoch.frames, seed=9), 300)
+    _assert_same(one, again)
+    assert all(batch.candidates.shape[1] == NEGATIVES + 1 for batch in one)
+
+
+def test_heart_rates_look_beyond_their_frames(corpus: Corpus) -> None:
+    settings = PretrainSettings(task="heart_rate", frame=FRAME)
+    drawn = frames_of(settings)
+    starts = defaultdict(list)
+    for name in _keys(replace(_epoch(corpus, steps=100), frames=drawn)):
+        key, start = name.split("@")
+        starts[key].append(int(start))
+    for key, found in starts.items():
+        margin = 250 if LENGTHS[key] >= FRAME + 500 else 0
+        assert margin <= min(found) <= max(found) <= LENGTHS[key] - FRAME - margin
 
 
 def test_epoch_and_seed_decide(corpus: Corpus) -> None:
@@ -192,14 +268,14 @@ def test_held_out_patients_are_never_drawn(corpus: Corpus) -> None:
     names = {patient.split("/")[1] for patient in held_out}
     drawn = {key[:6] for key in _keys(_epoch(training, steps=120))}
     assert drawn == {f"p{p:05d}" for p in range(8)} - names
-    fixed = _keys(fixed_frames(corpus.of(held_out), _frames(), 60, 16))
+    fixed = _keys(fixed_items(corpus.of(held_out), _frames(), 60))
     assert Counter(key[:6] for key in fixed) == dict.fromkeys(names, 30)
 
 
 def test_fixed_frames_are_fixed(corpus: Corpus) -> None:
-    one = fixed_frames(corpus.shards, _frames(0), 100, 16)
-    _assert_same(one, fixed_frames(corpus.shards, _frames(7), 100, 16))
-    assert [len(batch.y) for batch in one] == [16] * 6
+    one = fixed_items(corpus.shards, _frames(0), 400)
+    _assert_same(one, fixed_items(corpus.shards, _frames(7), 400))
+    assert [len(batch.y) for batch in one] == [100] * 4
 
 
 def test_shuffle_mixes_patients(corpus: Corpus) -> None:

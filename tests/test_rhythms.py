@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,15 @@ import wfdb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecgpipe.labels.rhythms import CLASSES, beat_rhythms, durations, note_classes, stretches
-from ecgpipe.sources import icentia11k, mitdb
+from ecgpipe.labels.rhythms import (
+    CLASSES,
+    beat_rhythms,
+    durations,
+    label_frames,
+    note_classes,
+    stretches,
+)
+from ecgpipe.sources import SOURCES, icentia11k, mitdb, read_records
 from ecgpipe.types import NO_MARKS, Marks
 
 NAMES = {"(N": "normal", "(SBR": "normal", "(AFIB": "afib", "(AFL": "aflutter"}
@@ -49,6 +57,14 @@ def class_of_sample(t: int, beats: list[int], classes: list[str]) -> str:
         if beat > t:
             return name
     return classes[-1]
+
+
+def class_of_frame(of_samples: list[str]) -> str:
+    """The rule for one frame, from the rhythms of its samples."""
+    found = Counter(of_samples)
+    if found["afib"] or found["aflutter"]:
+        return "aflutter" if found["aflutter"] > found["afib"] else "afib"
+    return "normal" if found["normal"] > found["none"] else "none"
 
 
 SETS = st.sampled_from([icentia11k.RHYTHMS, mitdb.RHYTHMS])
@@ -91,6 +107,91 @@ def test_a_span_by_hand() -> None:
     assert durations(beats, marks, symbols, 100) == expected
     assert durations(NO_MARKS, marks, symbols, 100) == {"none": 100}
     assert durations(None, marks, symbols, 100) is None
+
+
+@st.composite
+def frames(draw: st.DrawFn, samples: int) -> tuple[list[int], int]:
+    """First samples and the length of frames that lie inside a record."""
+    frame = draw(st.integers(1, samples))
+    return draw(st.lists(st.integers(0, samples - frame), max_size=8)), frame
+
+
+def labels(
+    record: tuple[tuple[str, ...], list[int], list[tuple[int, str]], int],
+    starts: list[int],
+    frame: int,
+    by: int = 0,
+) -> list[str]:
+    """Labels of frames, everything moved by some samples."""
+    symbols, at, notes, samples = record
+    beats = Marks.of([t + by for t in at])
+    marks = Marks.of([t + by for t, _ in notes], [symbols.index(note) for _, note in notes])
+    moved = np.array(starts, np.int64) + by
+    found = label_frames(beats, marks, symbols, samples + by, moved, frame)
+    assert found.shape == (len(starts),) and found.dtype == np.int64
+    return [CLASSES[i] for i in found]
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data(), records())
+def test_frames_are_labelled_as_the_rule_says(
+    data: st.DataObject, record: tuple[tuple[str, ...], list[int], list[tuple[int, str]], int]
+) -> None:
+    symbols, at, notes, samples = record
+    starts, frame = data.draw(frames(samples))
+    of_beats = [class_of_beat(beat, notes, ")" in symbols) for beat in at]
+    of_samples = [class_of_sample(t, at, of_beats) for t in range(samples)]
+    wanted = [class_of_frame(of_samples[a : a + frame]) for a in starts]
+    assert labels(record, starts, frame) == wanted
+
+
+@given(st.data(), records(), st.integers(0, 10**6))
+def test_frames_moved_with_their_record_keep_their_label(
+    data: st.DataObject,
+    record: tuple[tuple[str, ...], list[int], list[tuple[int, str]], int],
+    by: int,
+) -> None:
+    starts, frame = data.draw(frames(record[-1]))
+    assert labels(record, starts, frame, by) == labels(record, starts, frame)
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "label"),
+    [
+        (0, 10, "none"),  # before the first beat
+        (9, 10, "none"),
+        (9, 11, "afib"),  # one sample is enough
+        (0, 70, "afib"),  # a tie
+        (0, 71, "aflutter"),
+        (10, 30, "afib"),  # a tie
+        (11, 30, "aflutter"),
+        (10, 29, "afib"),
+        (29, 60, "aflutter"),
+        (30, 40, "none"),
+        (40, 50, "normal"),
+        (30, 50, "none"),  # a tie
+        (31, 50, "normal"),
+        (30, 49, "none"),
+        (49, 50, "normal"),
+        (60, 70, "none"),
+        (60, 71, "aflutter"),  # the record's last rhythm, up to its end
+        (90, 100, "aflutter"),
+        (99, 100, "aflutter"),
+    ],
+)
+def test_a_frame_by_hand(start: int, stop: int, label: str) -> None:
+    at = [10, 20, 30, 40, 50, 50, 60, 70, 80]
+    # Samples 10–19 are AFib, 20–29 AFlutter, 40–49 normal, 70–99 AFlutter.
+    notes = [(20, "(AFIB)"), (30, "(AFL)"), (50, "(N"), (50, ")"), (80, "(AFL")]
+    record = (icentia11k.RHYTHMS, at, notes, 100)
+    assert labels(record, [start], stop - start) == [label]
+
+
+def test_frames_of_a_record_without_beats_or_notes_have_no_rhythm() -> None:
+    for symbols in (icentia11k.RHYTHMS, mitdb.RHYTHMS):
+        assert labels((symbols, [], [(10, "(AFIB")], 100), [0, 50], 50) == ["none", "none"]
+        assert labels((symbols, [10, 60], [], 100), [0, 50], 50) == ["none", "none"]
+        assert labels((symbols, [], [], 100), [], 50) == []
 
 
 def test_which_notes_are_which_class() -> None:
@@ -163,6 +264,31 @@ def test_real_records_of_mitdb(recordings: Path) -> None:
     assert len(seconds) >= 4
     assert seconds["100"] == {"normal": 650_000}
     assert seconds["202"]["aflutter"] / 360 == pytest.approx(47, abs=1.5)  # facts.md: 47 s
+
+
+@pytest.mark.parametrize("frame", [512, 2048])
+@pytest.mark.parametrize(("name", "count"), [("mitdb", None), ("icentia11k", 5)])
+def test_real_frames(recordings: Path, name: str, count: int | None, frame: int) -> None:
+    symbols = SOURCES[name].rhythms
+    rng, seen = np.random.default_rng(0), Counter[str]()
+    for record in islice(read_records(name, recordings / name), count):
+        assert record.beats is not None
+        at = record.beats.index.tolist()
+        notes = [(int(t), symbols[i]) for t, i in zip(*record.rhythms, strict=True)]
+        of_beats = [class_of_beat(beat, notes, ")" in symbols) for beat in at]
+        of_samples = []
+        for beat, label in zip(at, of_beats, strict=True):
+            of_samples += [label] * (beat - len(of_samples))
+        of_samples += of_beats[-1:] * (record.samples - len(of_samples))
+        # Anywhere, and around every note.
+        anywhere = rng.integers(0, record.samples - frame + 1, 60)
+        around = record.rhythms.index - rng.integers(0, frame, len(notes))
+        starts = np.append(anywhere, around.clip(0, record.samples - frame)).astype(np.int64)
+        found = label_frames(record.beats, record.rhythms, symbols, record.samples, starts, frame)
+        wanted = [class_of_frame(of_samples[a : a + frame]) for a in starts]
+        assert [CLASSES[i] for i in found] == wanted
+        seen.update(wanted)
+    assert set(seen) == (set(CLASSES) if name == "mitdb" else {"none", "normal"})
 
 
 @pytest.mark.slow

@@ -9,20 +9,24 @@ from typing import Any
 import numpy as np
 
 
-def hold_out(patients: Sequence[str], share: float, seed: int) -> list[str]:
-    """Choose a share of the patients (at least one) for validation; the rest trains.
+def hold_out(patients: Sequence[str], share: float, seed: int, fewest: int = 1) -> list[str]:
+    """Choose a share of the patients for validation; the rest trains, ``fewest`` on either side.
 
     The order of ``patients`` does not matter. The result is sorted.
 
     Raises
     ------
     ValueError
-        Fewer than two patients: one cannot be held out.
+        Too few patients to hold some out.
     """
     names = sorted(set(patients))
-    if len(names) < 2:
-        raise ValueError(f"{len(names)} patient cannot be split into training and validation")
-    count = min(max(1, round(share * len(names))), len(names) - 1)
+    if len(names) < 2 * fewest:
+        what = f"patient{'s' if len(names) > 1 else ''}"
+        raise ValueError(
+            f"{len(names)} {what} cannot be split into training and validation"
+            + (f" of at least {fewest} each" if fewest > 1 else "")
+        )
+    count = min(max(fewest, round(share * len(names))), len(names) - fewest)
     chosen = np.random.default_rng([seed, len(names)]).permutation(len(names))[:count]
     return sorted(names[i] for i in chosen)
 

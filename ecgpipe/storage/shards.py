@@ -239,17 +239,27 @@ def _codec(config: bytes) -> Any:
 def samples(
     path: Path, wanted: Callable[[str], bool] = lambda key: True
 ) -> Iterator[dict[str, bytes]]:
-    """The samples of one shard in order, as raw bytes by member name; webdataset reads the tar.
+    """The samples of one shard in order, as raw bytes by member name.
 
-    ``wanted`` is asked for each key, before anything of it is decoded. Nothing is unpickled.
+    ``wanted`` is asked for each key, before anything of it is read. Nothing is unpickled.
     """
     from webdataset.handlers import reraise_exception
-    from webdataset.tariterators import group_by_keys, tar_file_expander
+    from webdataset.tariterators import group_by_keys
 
-    # tarfile_samples would do, but leaves the file open
-    with path.open("rb") as stream:
-        source = [{"url": str(path), "stream": stream}]
-        files = tar_file_expander(source, handler=reraise_exception)
-        for sample in group_by_keys(files, handler=reraise_exception):
-            if wanted(sample["__key__"]):
-                yield {name: data for name, data in sample.items() if not name.startswith("__")}
+    for sample in group_by_keys(_members(path, wanted), handler=reraise_exception):
+        yield {name: data for name, data in sample.items() if not name.startswith("__")}
+
+
+def _members(path: Path, wanted: Callable[[str], bool]) -> Iterator[dict[str, Any]]:
+    """Members of a tar file, as webdataset groups them.
+
+    webdataset's own reading is for pipes, in blocks of 10 kB; in a file whole members can be read,
+    and skipped, at once, which takes a fifth of the time.
+    """
+    with tarfile.open(path, "r:") as tar:
+        for member in tar:
+            tar.members.clear()  # a list of all members that nobody asks for
+            if wanted(member.name.partition(".")[0]):
+                file = tar.extractfile(member)
+                assert file
+                yield {"fname": member.name, "data": file.read(), "__url__": str(path)}

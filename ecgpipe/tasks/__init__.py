@@ -2,35 +2,103 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..labels import beats
-from ..loading.frames import Labeller
+from ..config import Labels, PretrainSettings
+from ..labels import beats, heart_rates, rhythms
+from ..loading.corpus import Symbols
+from ..loading.frames import Frames
 from ..sources import cinc2017
 from ..types import Record
+
+Starts = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Task:
-    """One of several classes for every item, trained with cross-entropy."""
+    """One of several answers for every item, trained with cross-entropy."""
 
-    classes: tuple[str, ...]
+    kind: Literal["frames", "records", "contrastive"]  # what an item is and who labels it
     best: str  # the validation score that chooses the epoch, a key of tasks.scores
-    label: Labeller | None = None  # of frames; downstream tasks take the record's own label
+    classes: tuple[str, ...] = ()  # of a contrastive task: its candidates, whose number is set
+    label: Callable[[Labels, Record, Symbols, Starts, int], NDArray[np.int64]] | None = None
     needs_beats: bool = False  # whether frames can only come from annotated records
 
 
 def _beat(
-    record: Record, symbols: tuple[str, ...], starts: NDArray[np.int64], frame: int
+    how: Labels, record: Record, symbols: Symbols, starts: Starts, frame: int
 ) -> NDArray[np.int64]:
     assert record.beats is not None
-    return beats.label_frames(record.beats, beats.beat_classes(symbols), starts, frame)
+    return beats.label_frames(
+        record.beats,
+        beats.beat_classes(symbols.beats),
+        starts,
+        frame,
+        undefined_is_normal=how.rules == "paper_text",
+        drop_first=how.rules == "code",
+    )
+
+
+def _rhythm(
+    how: Labels, record: Record, symbols: Symbols, starts: Starts, frame: int
+) -> NDArray[np.int64]:
+    assert record.beats is not None
+    return rhythms.label_frames(
+        record.beats, record.rhythms, symbols.rhythms, record.samples, starts, frame
+    )
+
+
+def _heart_rate(
+    how: Labels, record: Record, symbols: Symbols, starts: Starts, frame: int
+) -> NDArray[np.int64]:
+    detected = how.heart_rate_from == "detected" or record.beats is None
+    marks = record.qrs if detected else record.beats
+    assert marks is not None
+    rule = {"margin": 0.0, "fewest": 3} if how.rules == "code" else {}
+    return heart_rates.label_frames(marks.index, starts, frame, record.fs, **rule)  # type: ignore[arg-type]
 
 
 TASKS: dict[str, Task] = {
-    "beat": Task(beats.CLASSES, best="accuracy", label=_beat, needs_beats=True),
-    "cinc2017": Task(cinc2017.CLASSES, best="macro_f1"),
+    "beat": Task("frames", "accuracy", beats.CLASSES, _beat, needs_beats=True),
+    "rhythm": Task("frames", "accuracy", rhythms.CLASSES, _rhythm, needs_beats=True),
+    "heart_rate": Task("frames", "accuracy", heart_rates.CLASSES, _heart_rate),
+    "future": Task("contrastive", "accuracy"),
+    "cinc2017": Task("records", "macro_f1", cinc2017.CLASSES),
 }
+
+
+def classes_of(settings: PretrainSettings) -> tuple[str, ...]:
+    """What a pretraining tells apart: classes, or the places of candidates."""
+    task = TASKS[settings.task]
+    if task.kind == "contrastive":
+        return tuple(f"candidate{i}" for i in range(settings.future.negatives + 1))
+    return task.classes
+
+
+def frames_of(settings: PretrainSettings, mean: float = 0.0, std: float = 1.0) -> Frames:
+    """How the items of a pretraining are drawn, labelled and standardised.
+
+    The frames of a context follow each other; the true future comes ``offset`` frames behind the
+    last of them, so it starts context + offset frames after the context does.
+
+    Parameters
+    ----------
+    mean, std
+        Of the signals, mV.
+    """
+    task = TASKS[settings.task]
+    drawn = Frames(settings.frame, None, mean, std, settings.seed)
+    if task.kind == "contrastive":
+        future = settings.future
+        places = (*range(future.context), future.context + future.offset)
+        return replace(drawn, places=places, negatives=future.negatives)
+    extended = settings.task == "heart_rate" and settings.labels.rules != "code"
+    margin = round(heart_rates.MARGIN * settings.fs) if extended else 0
+    assert task.label
+    return replace(drawn, label=partial(task.label, settings.labels), margin=margin)

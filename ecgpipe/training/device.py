@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,14 +28,49 @@ class Device:
         """The context that forward passes run in."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
+    @property
+    def is_gpu(self) -> bool:
+        """Whether what it is given is computed while the CPU goes on."""
+        return self.device.type == "cuda"
+
     def move(self, batch: Batch) -> Batch:
         """The arrays of a batch as tensors on the device."""
 
-        def tensor(column: Any) -> torch.Tensor:
-            return torch.from_numpy(np.ascontiguousarray(column)).to(self.device)
+        def moved(column: Any) -> Any:
+            if isinstance(column, np.ndarray) and column.dtype != object:
+                column = torch.from_numpy(np.ascontiguousarray(column))
+            if not isinstance(column, torch.Tensor):
+                return column
+            if self.is_gpu and not column.is_pinned():
+                column = column.pin_memory()  # else the CPU would wait for the copy
+            return column.to(self.device, non_blocking=True)
 
-        columns = {name: tensor(getattr(batch, name)) for name in Batch._fields if name != "keys"}
-        return batch._replace(**columns)
+        return Batch(*map(moved, batch))
+
+    def ahead(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The batches on the device; a GPU gets the next one while it computes on this one."""
+        if not self.is_gpu:
+            yield from map(self.move, batches)
+            return
+        copying = torch.cuda.Stream(self.device)
+        held: tuple[Batch, torch.cuda.Event] | None = None
+        for arrays in batches:
+            with torch.cuda.stream(copying):
+                batch = self.move(arrays)
+                copied = copying.record_event()
+            if held:
+                yield self._arrived(*held)
+            held = batch, copied
+        if held:
+            yield self._arrived(*held)
+
+    def _arrived(self, batch: Batch, copied: torch.cuda.Event) -> Batch:
+        computing = torch.cuda.current_stream(self.device)
+        computing.wait_event(copied)
+        for column in batch:
+            if isinstance(column, torch.Tensor):
+                column.record_stream(computing)  # its memory is in use there too
+        return batch
 
     def describe(self) -> dict[str, str]:
         """What it is, for a report."""
@@ -62,9 +98,13 @@ def choose(settings: Training) -> Device:
     name = settings.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda":  # torchrun says which GPU of its machine is whose
+        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
     except (RuntimeError, AssertionError) as error:
         raise EcgpipeError(
             f"setting device: {name} cannot be used ({str(error).splitlines()[0]})"

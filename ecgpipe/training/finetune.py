@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from ..files import sha256, write_json
 from ..labels.qrs import main_lead
 from ..labels.splits import same_side, stratified_split
 from ..loading.recordings import Recordings, batches, chunks, load_recordings, shuffled
-from ..models.resnet import ResNet, transfer
+from ..models.resnet import ResNet
+from ..models.transfer import transfer
 from ..progress import say
 from ..storage.manifest import moments
 from ..storage.store import Store
@@ -51,19 +53,22 @@ def finetune(shards: Path, run: Path, settings: FinetuneSettings, init: Path | N
     EcgpipeError
         Shards or an ``init`` that cannot be used, or a folder that holds another run.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise EcgpipeError("finetuning runs on one device; start it without torchrun")
     store = Store(shards)
     name = store.recipe["dataset"]
     task = TASKS.get(name)
-    if task is None or task.label is not None:
+    if task is None or task.kind != "records":
         raise EcgpipeError(f"{shards}: {name} is no set to finetune on")
     pretrained = load(init / MODEL) if init else None
     if init and not (init / PREDICTIONS).is_file():
         raise EcgpipeError(f"{init}: pretraining is not finished; run its command again")
-    if pretrained and pretrained["depth"] != settings.network.depth:
-        raise EcgpipeError(
-            f"setting network.depth: {settings.network.depth}, but {init} has depth "
-            f"{pretrained['depth']}"
-        )
+    for part in ("depth", "order"):
+        wanted = getattr(settings.network, part)
+        if pretrained and pretrained[part] != wanted:
+            raise EcgpipeError(
+                f"setting network.{part}: {wanted}, but {init} has {part} {pretrained[part]}"
+            )
     recordings = load_recordings(store, task.classes)
     sides = draw_sides(recordings, settings)
     device = choose(settings)
@@ -170,15 +175,17 @@ class Trainer:
         mean, std = spread.mean, spread.std
         samples = round(settings.seconds * recordings.fs)
 
-        def of(keys: Sequence[str]) -> SizedList:
-            return SizedList(recordings, keys, samples, settings.batch, mean, std)
+        def of(keys: Sequence[str], first: int = 0) -> SizedList:
+            return SizedList(recordings, keys, samples, settings.batch, mean, std, first)
 
         network = self._network(number)
         title = f"finetune {self.description['name']} {number + 1}/{settings.repeats}"
         plan = Plan(
             title=title,
             epochs=settings.epochs,
-            batches=lambda epoch: of(shuffled(train, settings.seed, number, epoch)),
+            batches=lambda epoch, done: of(
+                shuffled(train, settings.seed, number, epoch), done * settings.accumulate
+            ),
             validation=lambda: of(validation),
             best=self.task.best,
             patience=settings.patience,
@@ -187,7 +194,7 @@ class Trainer:
                 "classes": list(self.task.classes),
                 "fs": recordings.fs,
                 "leads": recordings.leads,
-                "depth": settings.network.depth,
+                **settings.network.model_dump(),
                 "seconds": settings.seconds,
                 "mean_mV": mean,
                 "std_mV": std,
@@ -205,7 +212,9 @@ class Trainer:
     def _network(self, number: int) -> ResNet:
         settings = self.settings
         network = new_network(
-            lambda: ResNet(len(self.task.classes), self.recordings.leads, settings.network.depth),
+            lambda: ResNet(
+                len(self.task.classes), self.recordings.leads, **settings.network.model_dump()
+            ),
             settings.seed,
             number,
         )
@@ -222,7 +231,7 @@ class Trainer:
 
 @dataclass(frozen=True)
 class SizedList:
-    """Batches of recordings, their number known."""
+    """Batches of recordings from the first that is wanted on, their number known."""
 
     recordings: Recordings
     keys: Sequence[str]
@@ -230,13 +239,14 @@ class SizedList:
     batch: int
     mean: float
     std: float
+    first: int
 
     def __len__(self) -> int:
-        return len(chunks(len(self.keys), self.batch))
+        return len(chunks(len(self.keys), self.batch)) - self.first
 
     def __iter__(self) -> Any:
         given = (self.samples, self.batch, self.mean, self.std)
-        return batches(self.recordings, self.keys, *given)
+        return islice(batches(self.recordings, self.keys, *given), self.first, None)
 
 
 def save_examples(

@@ -1,8 +1,8 @@
 """The training loop: epochs, validation, the best weights, and exact continuation.
 
-A checkpoint falls on the end of an epoch and holds everything that the next one depends on; batches
-depend on the epoch's number alone. So a run that was killed ends with the same weights, to the bit
-on a CPU.
+A checkpoint holds everything that the next step depends on, and batches depend on their epoch and
+place alone. It falls on the end of an epoch, or behind the step in which the training was asked to
+end. So a run that was killed or preempted ends with the same weights, to the bit on a CPU.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,20 +20,24 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..config import Training
-from ..errors import EcgpipeError
+from ..errors import EcgpipeError, Interrupted
 from ..files import write_text
-from ..models.resnet import ResNet, standardise
 from ..progress import Progress, say
 from ..tasks.scores import scores_one_of
 from ..types import Batch
 from .device import Device
+from .meter import Meter, clock
+from .passes import Pass, Sums, answers
+from .ranks import ALONE, Ranks
 from .run import HISTORY, MODEL, load, save
+from .stop import Stop
 
 LAST = "last.pt"
+TENSORBOARD = "tensorboard"
 
 
 class SizedBatches(Sized, Iterable[Batch], Protocol):
-    """The batches of an epoch, their number known."""
+    """Batches whose number is known."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +46,14 @@ class Plan:
 
     title: str
     epochs: int
-    batches: Callable[[int], SizedBatches]  # by epoch, counted from 1
+    batches: Callable[[int, int], SizedBatches]  # by epoch, from 1, and updates done in it
     validation: Callable[[], Iterable[Batch]]
     best: str  # validation score that chooses the epoch
     patience: int | None  # epochs without a better training accuracy; None never stops early
     card: dict[str, Any]  # plain values that go into the model file with the weights
 
 
-def new_network(build: Callable[[], ResNet], *seed: int) -> ResNet:
+def new_network(build: Callable[[], Any], *seed: int) -> Any:
     """Build a network whose initial weights depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(
@@ -57,14 +62,27 @@ def new_network(build: Callable[[], ResNet], *seed: int) -> ResNet:
         return build()
 
 
-def fit(network: ResNet, plan: Plan, settings: Training, device: Device, run: Path) -> None:
+def fit(
+    network: nn.Module,
+    plan: Plan,
+    settings: Training,
+    device: Device,
+    run: Path,
+    ranks: Ranks = ALONE,
+) -> None:
     """Train a network and leave the best weights in ``run/model.pt``; continues where it was.
 
     Raises
     ------
     EcgpipeError
-        The loss is not a number.
+        The loss is not a number, or TensorBoard is asked for and not installed.
+    Interrupted
+        SIGTERM or Ctrl-C came; the step it came in is finished and saved.
     """
+    if settings.tensorboard and not find_spec("tensorboard"):
+        raise EcgpipeError(
+            "setting tensorboard: it is not installed; pip install 'ecgpipe[tensorboard]'"
+        )
     network.to(device.device)
     optimiser = torch.optim.Adam(
         network.parameters(),
@@ -74,43 +92,64 @@ def fit(network: ResNet, plan: Plan, settings: Training, device: Device, run: Pa
         fused=True,
     )
     history: list[dict[str, float]] = []
+    done = Sums()
     run.mkdir(parents=True, exist_ok=True)
     if (run / LAST).is_file():
         last = load(run / LAST)
         network.load_state_dict(last["network"])
         optimiser.load_state_dict(last["optimiser"])
-        history = last["history"]
-        say(f"{plan.title}: continuing after epoch {len(history)} of {plan.epochs}")
-    while len(history) < plan.epochs and not _stalled(history, plan.patience):
-        epoch = len(history) + 1
-        start = time.monotonic()
-        row = {"epoch": float(epoch)}
-        batches = plan.batches(epoch)
-        with Progress(f"{plan.title} epoch {epoch}/{plan.epochs}", len(batches), "batches") as bar:
-            row |= _train(network, batches, optimiser, device, bar)
-        label, probability, loss = predict(network, plan.validation(), device)
-        row["validation_loss"] = loss
-        row |= {f"validation_{name}": s for name, s in scores_one_of(label, probability).items()}
-        row["seconds"] = round(time.monotonic() - start, 2)
-        best = max((old[f"validation_{plan.best}"] for old in history), default=-1.0)
-        history.append(row)
-        if row[f"validation_{plan.best}"] > best:
-            save(run / MODEL, {**plan.card, "epoch": epoch, "network": network.state_dict()})
-        save(
-            run / LAST,
-            {
-                "network": network.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "history": history,
-            },
-        )
-        _write_history(run / HISTORY, history)
-        say(
-            f"{plan.title}: epoch {epoch}/{plan.epochs}  loss {row['train_loss']:.3f}  accuracy "
-            f"{row['train_accuracy']:.3f}  validation loss {loss:.3f}  {plan.best} "
-            f"{row[f'validation_{plan.best}']:.3f}  {row['seconds']:.0f} s"
-        )
-    network.load_state_dict(load(run / MODEL)["network"])
+        history, done = last["history"], Sums(**last["done"])
+        if ranks.first:
+            where = f"update {done.steps} of epoch" if done.steps else "epoch"
+            say(
+                f"{plan.title}: continuing after {where} "
+                f"{len(history) + (done.steps > 0)} of {plan.epochs}"
+            )
+
+    def checkpoint() -> None:
+        ranks.average_buffers(network)
+        sums = vars(done.over(ranks))
+        if ranks.first:
+            state = {"network": network.state_dict(), "optimiser": optimiser.state_dict()}
+            save(run / LAST, {**state, "history": history, "done": sums})
+
+    one = Pass(network, optimiser, settings, device, ranks)
+    with Stop() as stop:
+        while len(history) < plan.epochs and not _stalled(history, plan.patience):
+            epoch, before, meter = len(history) + 1, done.steps, Meter(device.device)
+            batches = plan.batches(epoch, before)
+            updates = -(-len(batches) // one.each)
+            title = f"{plan.title} epoch {epoch}/{plan.epochs}"
+            with Progress(title, updates, "updates", shown=ranks.first) as bar:
+                for sums in one.updates(batches, done, meter, stop):
+                    done = sums
+                    to_go = (plan.epochs - epoch + 1) * (before + updates) - done.steps
+                    left = clock(to_go * meter.seconds / (done.steps - before))
+                    bar.step(f"loss {done.mean_loss:.3f}, {meter.note()}, {left} left")
+            if done.steps < before + updates:
+                checkpoint()
+                raise Interrupted(f"saved after update {done.steps} of epoch {epoch}")
+            row = {"epoch": float(epoch), **done.over(ranks).row()}
+            speed, start = meter.row(), time.monotonic()
+            speed["items_per_second"] *= ranks.count
+            ranks.average_buffers(network)
+            row |= ranks.share(_validate(network, plan, device) if ranks.first else None)
+            row |= speed | {"seconds": round(done.seconds + time.monotonic() - start, 2)}
+            best = max((old[f"validation_{plan.best}"] for old in history), default=-1.0)
+            history.append(row)
+            done = Sums()
+            if ranks.first and row[f"validation_{plan.best}"] > best:
+                save(run / MODEL, {**plan.card, "epoch": epoch, "network": network.state_dict()})
+            checkpoint()
+            if ranks.first:
+                _write_history(run / HISTORY, history)
+                if settings.tensorboard:
+                    _write_events(run / TENSORBOARD, row)
+                say(_line(plan, row))
+            if ranks.any(stop.asked) and epoch < plan.epochs:
+                raise Interrupted(f"saved after epoch {epoch}")
+    if ranks.first:
+        network.load_state_dict(load(run / MODEL)["network"])
 
 
 def finish(run: Path) -> None:
@@ -125,49 +164,25 @@ def _stalled(history: list[dict[str, float]], patience: int | None) -> bool:
     return len(history) - 1 - int(np.argmax(accuracy)) >= patience
 
 
-def _train(
-    network: ResNet,
-    batches: Iterable[Batch],
-    optimiser: torch.optim.Optimizer,
-    device: Device,
-    bar: Progress,
-) -> dict[str, float]:
-    network.train()
-    total = correct = seen = 0.0
-    for arrays in batches:
-        batch = device.move(arrays)
-        with device.autocast():
-            scores = network(standardise(batch.x, batch.scale, batch.offset, batch.length))
-        loss = nn.functional.cross_entropy(scores.float(), batch.y)
-        value = float(loss.detach())
-        if not np.isfinite(value):
-            raise EcgpipeError(
-                f"the training loss became {value} at the batch of {', '.join(batch.keys[:8])}…; "
-                "lower optimiser.lr, or look at these records"
-            )
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        count = len(batch.y)
-        total += value * count
-        correct += int((scores.argmax(1) == batch.y).sum())
-        seen += count
-        bar.step(f"loss {total / seen:.3f}")
-    return {"train_loss": total / seen, "train_accuracy": correct / seen}
+def _validate(network: nn.Module, plan: Plan, device: Device) -> dict[str, float]:
+    label, probability, loss = predict(network, plan.validation(), device)
+    scores = scores_one_of(label, probability)
+    return {
+        "validation_loss": loss,
+        **{f"validation_{name}": score for name, score in scores.items()},
+    }
 
 
 @torch.no_grad()
 def predict(
-    network: ResNet, batches: Iterable[Batch], device: Device
+    network: nn.Module, batches: Iterable[Batch], device: Device
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], float]:
     """Labels (n,), probabilities (n, classes) and the mean cross-entropy over batches."""
     network.eval()
     labels, probabilities, total = [], [], 0.0
     for arrays in batches:
         batch = device.move(arrays)
-        with device.autocast():
-            scores = network(standardise(batch.x, batch.scale, batch.offset, batch.length))
-        scores = scores.double()
+        scores = answers(network, batch, device).double()
         total += float(nn.functional.cross_entropy(scores, batch.y, reduction="sum"))
         labels.append(batch.y.cpu().numpy())
         probabilities.append(scores.softmax(1).cpu().numpy())
@@ -175,7 +190,25 @@ def predict(
     return label, np.concatenate(probabilities), total / len(label)
 
 
+def _line(plan: Plan, row: dict[str, float]) -> str:
+    return (
+        f"{plan.title}: epoch {row['epoch']:.0f}/{plan.epochs}  loss {row['train_loss']:.3f}  "
+        f"accuracy {row['train_accuracy']:.3f}  validation loss {row['validation_loss']:.3f}  "
+        f"{plan.best} {row[f'validation_{plan.best}']:.3f}  {row['seconds']:.0f} s  "
+        f"{row['items_per_second']:,.0f}/s, {100 * row['waited']:.0f} % waiting"
+    )
+
+
 def _write_history(path: Path, history: list[dict[str, float]]) -> None:
-    lines = [",".join(history[0])]
-    lines += [",".join(f"{value:.8g}" for value in row.values()) for row in history]
+    columns = list(dict.fromkeys(name for row in history for name in row))
+    lines = [",".join(columns)]
+    lines += [",".join(f"{row.get(name, np.nan):.8g}" for name in columns) for row in history]
     write_text(path, "\n".join(lines) + "\n")
+
+
+def _write_events(folder: Path, row: dict[str, float]) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(folder), purge_step=int(row["epoch"])) as writer:
+        for name, value in row.items():
+            writer.add_scalar(name, value, int(row["epoch"]))

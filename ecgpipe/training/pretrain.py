@@ -1,4 +1,4 @@
-"""Pretraining: labelled frames of upstream records teach a network (paper, "Pretraining")."""
+"""Pretraining: frames of upstream records teach a network (paper, "Pretraining")."""
 
 from __future__ import annotations
 
@@ -6,25 +6,28 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch import nn
 
 from ..config import PretrainSettings
 from ..errors import EcgpipeError
 from ..files import write_text
 from ..labels.splits import hold_out
-from ..loading.frames import Epoch, Frames, fixed_frames, open_corpus
+from ..loading.corpus import Corpus, open_corpus
+from ..loading.epoch import Epoch, Feed
+from ..loading.frames import Frames, fixed_items
+from ..models.future import FuturePrediction
 from ..models.resnet import ResNet
 from ..progress import say
 from ..storage.manifest import moments
 from ..storage.store import Store
-from ..tasks import TASKS
+from ..tasks import TASKS, classes_of, frames_of
 from ..types import Batch
-from .device import choose
-from .loop import Plan, SizedBatches, finish, fit, new_network, predict
+from .device import Device, choose
+from .loop import Plan, finish, fit, new_network, predict
+from .ranks import Ranks, check_shares, joined
 from .run import PREDICTIONS, claimed, describe, describe_input
 
 
@@ -32,7 +35,8 @@ def pretrain(shards: Sequence[Path], run: Path, settings: PretrainSettings) -> N
     """Pretrain a network on the shards of one or more data sets, or continue.
 
     Leaves ``run.json``, ``history.csv``, ``model.pt`` (the weights with the best validation score)
-    and ``predictions.csv`` (of the held-out patients' fixed frames) in the run's folder.
+    and ``predictions.csv`` (of the held-out patients' fixed items) in the run's folder. Started by
+    torchrun, its processes share the work and come to what one would, within rounding.
 
     Parameters
     ----------
@@ -45,37 +49,35 @@ def pretrain(shards: Sequence[Path], run: Path, settings: PretrainSettings) -> N
     ------
     EcgpipeError
         Shards that cannot be used, a folder that holds another run, or settings that do not fit.
+    Interrupted
+        SIGTERM or Ctrl-C came; what was done is saved.
     """
-    if settings.workers and settings.streams % settings.workers:
-        raise EcgpipeError(
-            f"setting workers: {settings.workers} does not divide the {settings.streams} streams"
-        )
-    task = TASKS[settings.task]
-    if task.label is None:
-        raise EcgpipeError(f"setting task: {settings.task} labels whole records, not frames")
-    stores = [Store(path) for path in shards]
-    corpus = open_corpus(stores, settings.fs, settings.frame, task.needs_beats)
-    try:
-        held_out = hold_out(corpus.patients, settings.validation_share, settings.split_seed)
-    except ValueError as error:
-        raise EcgpipeError(
-            f"{', '.join(map(str, shards))}: {error}; add another data set"
-        ) from None
-    training = sorted(set(corpus.patients) - set(held_out))
+    device = choose(settings)
+    with joined(device.device) as ranks:
+        check_shares(ranks.count, settings.streams, settings.workers, settings.accumulate)
+        _pretrain([Store(path) for path in shards], run, settings, device, ranks)
+
+
+def _pretrain(
+    stores: Sequence[Store], run: Path, settings: PretrainSettings, device: Device, ranks: Ranks
+) -> None:
+    task, span = TASKS[settings.task], frames_of(settings).span
+    corpus = open_corpus(stores, settings.fs, span, task.needs_beats)
+    training, held_out = _divide(corpus, stores, settings)
     rows = [row for row in corpus.rows.values() if row["patient_id"] in set(training)]
     spread = moments(rows, lambda row: [row["lead"]])
     mean, std = spread.mean, spread.std
-    frames = Frames(settings.frame, task.label, mean, std, settings.seed)
-    device = choose(settings)
+    frames = frames_of(settings, mean, std)
+    classes = classes_of(settings)
     description = describe(
         {
             "kind": "pretrain",
             "name": settings.task,
             "dataset": [store.recipe["dataset"] for store in stores],
-            "classes": list(task.classes),
+            "classes": list(classes),
             "settings": settings.model_dump(),
             "inputs": [describe_input(store) for store in stores],
-            "environment": device.describe(),
+            "environment": device.describe() | {"processes": str(ranks.count)},
             "data": {
                 "train_patients": len(training),
                 "validation_patients": len(held_out),
@@ -87,72 +89,84 @@ def pretrain(shards: Sequence[Path], run: Path, settings: PretrainSettings) -> N
             },
         }
     )
-    with claimed(run, description):
+    with claimed(run, description, writes=ranks.first):
         if (run / PREDICTIONS).is_file():
-            say(f"{run}: finished already")
+            if ranks.first:
+                say(f"{run}: finished already")
             return
-        for note in corpus.notes:
-            say(f"pretrain: {note}")
-        validation = fixed_frames(
-            corpus.of(held_out), frames, settings.validation_frames, settings.batch
-        )
-
-        def batches(number: int) -> SizedBatches:
-            names = ("steps", "batch", "frames_per_visit", "streams", "open_shards", "shuffle")
-            how = {name: getattr(settings, name) for name in names}
-            epoch = Epoch(corpus.of(training), frames, number=number, **how)
-            if not settings.workers:
-                return epoch
-            return DataLoader(
-                _Streams(epoch), batch_size=None, num_workers=settings.workers, collate_fn=_same
-            )
-
-        network = new_network(
-            lambda: ResNet(len(task.classes), depth=settings.network.depth), settings.seed
-        )
+        validation: list[Batch] = []
+        if ranks.first:
+            for note in corpus.notes:
+                say(f"pretrain: {note}")
+            validation = fixed_items(corpus.of(held_out), frames, settings.validation_frames)
+        network = new_network(lambda: build_network(settings), settings.seed)
+        if settings.sync_batchnorm and device.is_gpu and ranks.count > 1:
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         plan = Plan(
             title=f"pretrain {settings.task}",
             epochs=settings.epochs,
-            batches=batches,
+            batches=lambda epoch, done: Feed(
+                _epoch(corpus, training, frames, epoch, settings),
+                ranks.rank,
+                ranks.count,
+                settings.workers,
+                first=done * settings.accumulate,
+                pin=device.is_gpu,
+            ),
             validation=lambda: validation,
             best=task.best,
             patience=None,
             card={
                 "task": settings.task,
-                "classes": list(task.classes),
+                "classes": list(classes),
                 "fs": settings.fs,
                 "leads": 1,
-                "depth": settings.network.depth,
+                **settings.network.model_dump(),
                 "mean_mV": mean,
                 "std_mV": std,
                 "run": description,
             },
         )
-        fit(network, plan, settings, device, run)
-        label, probability, _ = predict(network, validation, device)
-        places = [key.split("@") for batch in validation for key in batch.keys]
-        columns = {"key": [key for key, _ in places], "start": [start for _, start in places]}
-        write_predictions(run / PREDICTIONS, columns, task.classes, label, probability)
-        finish(run)
+        fit(network, plan, settings, device, run, ranks)
+        if ranks.first:
+            label, probability, _ = predict(network, validation, device)
+            places = [key.split("@") for batch in validation for key in batch.keys]
+            columns = {"key": [key for key, _ in places], "start": [start for _, start in places]}
+            write_predictions(run / PREDICTIONS, columns, classes, label, probability)
+            finish(run)
 
 
-class _Streams(IterableDataset[Batch]):
-    """The streams of an epoch that fall to this loader process."""
+def _divide(
+    corpus: Corpus, stores: Sequence[Store], settings: PretrainSettings
+) -> tuple[list[str], list[str]]:
+    """Patients that train, and those held out; a future needs two on either side."""
+    fewest = 2 if TASKS[settings.task].kind == "contrastive" else 1
+    try:
+        held_out = hold_out(corpus.patients, settings.validation_share, settings.split_seed, fewest)
+    except ValueError as error:
+        raise EcgpipeError(
+            f"{', '.join(str(store.path) for store in stores)}: {error}; add another data set"
+        ) from None
+    return sorted(set(corpus.patients) - set(held_out)), held_out
 
-    def __init__(self, epoch: Epoch) -> None:
-        self.epoch = epoch
 
-    def __len__(self) -> int:
-        return len(self.epoch)
-
-    def __iter__(self) -> Any:
-        info = get_worker_info()
-        assert info is not None, "only loader processes iterate this"
-        return self.epoch.run(range(info.id, self.epoch.streams, info.num_workers))
+def _epoch(
+    corpus: Corpus, training: list[str], frames: Frames, number: int, settings: PretrainSettings
+) -> Epoch:
+    names = ("batch", "frames_per_visit", "streams", "open_shards", "shuffle")
+    how = {name: getattr(settings, name) for name in names}
+    steps = settings.steps * settings.accumulate
+    return Epoch(corpus.of(training), frames, number=number, steps=steps, **how)
 
 
-def _same(batch: Any) -> Any:
-    return batch
+def build_network(settings: PretrainSettings) -> nn.Module:
+    """The network of a pretraining, with new weights."""
+    how = settings.network.model_dump()
+    if TASKS[settings.task].kind == "contrastive":
+        encoder = ResNet(None, **how)
+        future = settings.future
+        return FuturePrediction(encoder, future.context, scale=future.attention_scale)
+    return ResNet(len(classes_of(settings)), **how)
 
 
 def write_predictions(

@@ -21,18 +21,24 @@ from ..files import locked, read_json, write_json
 from ..storage.store import Store
 
 RUN, MODEL, HISTORY, PREDICTIONS = "run.json", "model.pt", "history.csv", "predictions.csv"
+HOW = ("device", "workers", "compile", "tensorboard")  # settings that say how, not what
 PACKAGES = ("ecgpipe", "torch", "numpy", "webdataset", "zarr", "numcodecs", "soxr", "sleepecg")
 
 
 @contextmanager
-def claimed(run: Path, description: Mapping[str, Any]) -> Iterator[None]:
+def claimed(run: Path, description: Mapping[str, Any], writes: bool = True) -> Iterator[None]:
     """Hold a run folder for one process and one run; writes ``run.json`` if it is new.
+
+    Of the processes of one training, only the one that writes holds the folder.
 
     Raises
     ------
     EcgpipeError
         The folder holds another run or something else, or another process works in it.
     """
+    if not writes:
+        yield
+        return
     path = run / RUN
     if not path.exists():
         if run.exists() and (not run.is_dir() or any(run.iterdir())):
@@ -74,7 +80,7 @@ def identity(description: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "kind": description.get("kind"),
         # Where a run is computed is no part of what it is: it may go on elsewhere.
-        "settings": {k: v for k, v in settings.items() if k not in ("device", "workers")},
+        "settings": {k: v for k, v in settings.items() if k not in HOW},
         "inputs": [item["digest"] for item in description.get("inputs", [])],
         "init": init and init["model_sha256"],
     }

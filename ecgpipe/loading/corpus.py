@@ -1,0 +1,120 @@
+"""The records that a pretraining can draw from, by shard, and what had to be left out of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..errors import EcgpipeError
+from ..labels.qrs import main_lead
+from ..storage.store import Store
+from ..storage.verify import check_files
+
+
+class Symbols(NamedTuple):
+    """What the labels of a record's marks point into."""
+
+    beats: tuple[str, ...]
+    rhythms: tuple[str, ...]
+
+
+class Source(NamedTuple):
+    """A record that frames can be drawn from."""
+
+    key: str
+    patient: str  # "dataset/patient"
+    samples: int
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A tar file and the records in it that are used."""
+
+    path: Path
+    symbols: Symbols
+    main_lead: str | None
+    records: tuple[Source, ...]
+
+
+class Corpus(NamedTuple):
+    """The shards of one or more stores, and what was left out of them."""
+
+    shards: list[Shard]
+    rows: dict[str, dict[str, Any]]  # by record: its row in the sidecar, with `lead` picked
+    notes: list[str]
+
+    @property
+    def patients(self) -> list[str]:
+        """All patients, sorted."""
+        return sorted({record.patient for shard in self.shards for record in shard.records})
+
+    def of(self, patients: Iterable[str]) -> list[Shard]:
+        """The shards with the records of these patients only; shards without any are left out."""
+        wanted = set(patients)
+        chosen = (
+            replace(shard, records=tuple(r for r in shard.records if r.patient in wanted))
+            for shard in self.shards
+        )
+        return [shard for shard in chosen if shard.records]
+
+
+def open_corpus(stores: Sequence[Store], fs: float, span: int, annotated: bool) -> Corpus:
+    """List the records that items of a task can be drawn from.
+
+    Parameters
+    ----------
+    stores
+        Shards of upstream data sets.
+    fs
+        The sampling rate they must have, Hz.
+    span
+        Samples from an item's first to its last; shorter records are left out, and counted.
+    annotated
+        Whether a record needs annotated beats; one without is left out, and counted.
+
+    Raises
+    ------
+    EcgpipeError
+        A store of another kind or rate, damaged files, or nothing left to draw from.
+    """
+    shards, rows, notes = [], {}, []
+    for store in stores:
+        recipe = store.recipe
+        if recipe["kind"] != "shards":
+            raise EcgpipeError(
+                f"{store.path}: is an archive; run `ecgpipe shard` and name its result"
+            )
+        if recipe["fs"] != fs:
+            raise EcgpipeError(
+                f"{store.path}: shards at {recipe['fs']:g} Hz where the setting fs says {fs:g}"
+            )
+        check_files(store)
+        by_part: dict[str, list[Source]] = {}
+        bare = short = 0
+        for row in store.rows():
+            if annotated and row["beats"] is None:
+                bare += 1
+            elif row["samples"] < span:
+                short += 1
+            else:
+                patient = f"{recipe['dataset']}/{row['patient']}"
+                by_part.setdefault(row["part"], []).append(
+                    Source(row["key"], patient, row["samples"])
+                )
+                lead = main_lead(tuple(row["leads"]), recipe["main_lead"])
+                rows[f"{patient}/{row['key']}"] = {**row, "lead": lead, "patient_id": patient}
+        symbols = Symbols(tuple(recipe["beats"]), tuple(recipe["rhythms"]))
+        shards += [
+            Shard(store.shard(part), symbols, recipe["main_lead"], tuple(records))
+            for part, records in by_part.items()
+        ]
+        for count, why in ((bare, "without annotated beats"), (short, f"under {span} samples")):
+            if count:
+                notes.append(f"{recipe['dataset']}: {count} records {why} left out")
+    if not shards:
+        raise EcgpipeError(
+            "no record to draw frames from: " + "; ".join(notes or ["the shards are empty"])
+        )
+    return Corpus(shards, rows, notes)

@@ -1,0 +1,164 @@
+"""A pass over the batches of an epoch: forward, backward, and an update for every few batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ..config import Training
+from ..errors import EcgpipeError
+from ..models.resnet import standardise
+from ..types import Batch
+from .device import Device
+from .meter import Meter
+from .ranks import Ranks
+from .stop import Stop
+
+LOOK = 16  # updates on a GPU between two looks at the losses, since a look waits for the GPU
+BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
+SHOWN = 8  # keys in a message
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What the updates of an epoch came to so far, in this process."""
+
+    steps: int = 0
+    loss: float = 0.0
+    correct: float = 0.0
+    seen: float = 0.0
+    seconds: float = 0.0  # before this process was started
+
+    @property
+    def mean_loss(self) -> float:
+        """Of an item."""
+        return self.loss / self.seen if self.seen else float("nan")
+
+    def over(self, ranks: Ranks) -> Sums:
+        """The mean of all processes' sums."""
+        loss, correct, seen = ranks.means([self.loss, self.correct, self.seen])
+        return replace(self, loss=loss, correct=correct, seen=seen)
+
+    def row(self) -> dict[str, float]:
+        """Columns of the history."""
+        return {"train_loss": self.mean_loss, "train_accuracy": self.correct / self.seen}
+
+
+class Pass:
+    """One network and its optimiser, to be taken through epochs."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        settings: Training,
+        device: Device,
+        ranks: Ranks,
+    ) -> None:
+        self.network, self.optimiser, self.settings = network, optimiser, settings
+        self.device, self.ranks = device, ranks
+        self.each = settings.accumulate // ranks.count  # batches of an update in this process
+        self.norms = [part for part in network.modules() if isinstance(part, BATCH_NORMS)]
+        self.momenta = [norm.momentum or 0.0 for norm in self.norms]
+        trained: Any = network
+        if ranks.count > 1:
+            trained = DistributedDataParallel(trained, broadcast_buffers=False)
+        self.no_sync = trained.no_sync if ranks.count > 1 else nullcontext
+        if settings.compile != "no":
+            trained = torch.compile(trained, mode=settings.compile)
+        self.trained = trained
+
+    def updates(
+        self, batches: Iterable[Batch], done: Sums, meter: Meter, stop: Stop
+    ) -> Iterator[Sums]:
+        """Update the weights over and over; gives the sums after every update.
+
+        Ends with the batches, or, in all processes alike, behind the update in which one of them
+        was asked to stop.
+
+        Raises
+        ------
+        EcgpipeError
+            A loss is not a number; the message names the records of its batch.
+        """
+        self.network.train()
+        before = done.seconds
+        waiting: list[tuple[Tensor, Tensor, Batch]] = []
+        source = self.device.ahead(meter.waiting(batches))
+        while group := list(islice(source, self.each)):
+            waiting += self._update(group)
+            meter.step(sum(len(batch.y) for batch in group))
+            ended = self.ranks.any(stop.asked)
+            done = replace(done, steps=done.steps + 1, seconds=before + meter.seconds)
+            if not self.device.is_gpu or ended or done.steps % LOOK == 0:
+                done, waiting = _add(done, waiting), []
+                meter.settle()
+            yield done
+            if ended:
+                return
+        if waiting:
+            yield _add(done, waiting)
+
+    def _update(self, group: list[Batch]) -> list[tuple[Tensor, Tensor, Batch]]:
+        """One update by a few batches; their losses and numbers of right answers, not awaited."""
+        items = sum(len(batch.y) for batch in group)
+        results = []
+        self.optimiser.zero_grad(set_to_none=True)
+        for place, batch in enumerate(group):
+            self._share_statistics(place, len(group))
+            with nullcontext() if place + 1 == len(group) else self.no_sync():
+                scores = answers(self.trained, batch, self.device)
+                loss = nn.functional.cross_entropy(scores, batch.y)
+                (loss * (len(batch.y) / items)).backward()
+            right = (scores.detach().argmax(1) == batch.y).sum()
+            results.append((loss.detach(), right, batch))
+        if self.settings.clip:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
+        self.optimiser.step()
+        return results
+
+    def _share_statistics(self, place: int, count: int) -> None:
+        """Let an update move the running statistics once, by the mean of its batches' statistics.
+
+        Then neither their order matters, nor which process has which of them. With momentum m the
+        last of n batches counts for m / n at momentum m / n, those before it for as much at a
+        momentum that makes up for what the later ones take away.
+        """
+        if self.each == 1:
+            return
+        for norm, momentum in zip(self.norms, self.momenta, strict=True):
+            share = momentum / count
+            norm.momentum = share / (1 - (count - 1 - place) * share)
+
+
+def answers(network: Any, batch: Batch, device: Device) -> Tensor:
+    """The scores (n, classes or candidates) of a batch on the device, float32."""
+    with device.autocast():
+        x = standardise(batch.x, batch.scale, batch.offset, batch.length)
+        scores: Tensor = network(x) if batch.candidates is None else network(x, batch.candidates)
+    return scores.float()
+
+
+def _add(done: Sums, waiting: list[tuple[Tensor, Tensor, Batch]]) -> Sums:
+    """Add up what the device has come to; refuse a loss that is no number."""
+    losses = torch.stack([loss for loss, *_ in waiting]).tolist()
+    rights = torch.stack([right for _, right, _ in waiting]).tolist()
+    loss, correct, seen = done.loss, done.correct, done.seen
+    for value, right, (*_, batch) in zip(losses, rights, waiting, strict=True):
+        count, keys = len(batch.y), batch.keys
+        if not np.isfinite(value):
+            more = f" and {count - SHOWN} more" if count > SHOWN else ""
+            raise EcgpipeError(
+                f"the training loss became {value} at the batch of {', '.join(keys[:SHOWN])}{more}"
+                "; lower optimiser.lr, set clip, or look at these records"
+            )
+        loss, correct, seen = loss + value * count, correct + right, seen + count
+    return replace(done, loss=loss, correct=correct, seen=seen)
