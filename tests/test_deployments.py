@@ -70,7 +70,13 @@ def call(env: dict[str, str], *command: str, expected: int = 0) -> str:
 @pytest.mark.slow
 def test_a_deployment_runs_on_a_worker(prefect: dict[str, str], tmp_path: Path, cinc: Path) -> None:
     listed = call(prefect, "deployment", "ls")
-    for name in ("prepare/icentia11k", "shard/mitdb", "pretrain/beat", "reproduce/demo"):
+    for name in (
+        "prepare/icentia11k",
+        "shard/mitdb",
+        "pretrain/beat",
+        "pretrain/future",
+        "reproduce/demo",
+    ):
         assert name in listed
     where = ("--param", f"source={cinc}", "--param", f"archive={tmp_path / 'archive'}")
     call(prefect, "deployment", "run", "prepare/cinc2017", *where, "--watch")

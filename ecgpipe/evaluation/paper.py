@@ -127,10 +127,15 @@ def cell(run: Run) -> Cell | None:
     settings, upstream = run.settings, run.upstream or {}
     if run.info["dataset"] != "cinc2017" or _simulated(run) or run.fs is None:
         return None
-    frame = upstream.get("settings", {}).get("frame")
-    return lookup(
-        run.info["name"], frame, settings["train_share"], run.fs, settings["network"]["depth"]
-    )
+    up = upstream.get("settings", {})
+    network = settings["network"]
+    conditions = (up.get("frame"), settings["train_share"], run.fs, network["depth"])
+    return lookup(run.info["name"], *conditions, *([_future(up)] if up.get("future") else []))
+
+
+def _future(settings: Mapping[str, Any]) -> tuple[int, int, int]:
+    future = settings["future"]
+    return future["context"], future["negatives"], future["offset"]
 
 
 def differences(run: Run) -> list[Difference]:
@@ -163,8 +168,7 @@ def differences(run: Run) -> list[Difference]:
             shares[0] in (0.25, 0.5, 0.75) and shares[1:] == (0.05, 0.2),
         ),
         *_upstream(run.upstream),
-        Difference("Network", "ResNet-18 (or 34, 50), v2", f"ResNet-{s['network']['depth']}, v2",
-                   s["network"]["depth"] in (18, 34, 50)),
+        _network(s["network"]),
         Difference(
             "Input",
             "60 s at 250 Hz (or 128, 300)",
@@ -189,7 +193,10 @@ def _upstream(info: Mapping[str, Any] | None) -> list[Difference]:
         return []
     s, data = info["settings"], info.get("data") or {}
     patients = sum(data.get(name) or 0 for name in ("train_patients", "validation_patients"))
-    frames = s["epochs"] * s["steps"] * s["batch"]
+    frames = s["epochs"] * s["steps"] * s["batch"] * s.get("accumulate", 1)
+    task = info["name"]
+    if task == "future":
+        frames *= s["future"]["context"] + 1
     simulated = bool(data.get("simulated"))
     sets = info["dataset"] if isinstance(info["dataset"], list) else [info["dataset"]]
     return [
@@ -201,12 +208,33 @@ def _upstream(info: Mapping[str, Any] | None) -> list[Difference]:
         Difference("Pretraining frame", "512, 2048 or 4096 samples at 250 Hz",
                    f"{s['frame']} samples at {s['fs']:g} Hz",
                    s["frame"] in (512, 2048, 4096) and s["fs"] == 250),
-        Difference("Pretraining classes", "without an undefined class",
-                   ", ".join(info["classes"]), "undefined" not in info["classes"]),
+        *_of_task(task, info),
         _optimiser("Pretraining optimiser", s),
         Difference("Pretraining batch", "by GPU memory", str(s["batch"]), None),
         _precision("Pretraining precision", info),
     ]  # fmt: skip
+
+
+def _of_task(task: str, info: Mapping[str, Any]) -> list[Difference]:
+    """The points of the protocol that one pretraining task alone has."""
+    if task == "beat":
+        classes = info["classes"]
+        return [Difference("Pretraining classes", "without an undefined class",
+                           ", ".join(classes), "undefined" not in classes)]  # fmt: skip
+    if task == "future":
+        setup = _future(info["settings"])
+        rows = [(8, 4, 2), (16, 8, 2), (16, 8, 8), (16, 16, 8)]
+        return [Difference("Context, negatives, offset", "16, 8, 8 (or the others of Table 1)",
+                           ", ".join(map(str, setup)), setup in rows)]  # fmt: skip
+    return []
+
+
+def _network(network: Mapping[str, Any]) -> Difference:
+    version = {"pre": "v2", "post": "v1"}[network.get("order", "pre")]
+    stages = network.get("stages", 4)
+    here = f"ResNet-{network['depth']}, {version}" + (f", {stages} stages" if stages < 4 else "")
+    same = network["depth"] in (18, 34, 50) and version == "v2" and stages == 4
+    return Difference("Network", "ResNet-18 (or 34, 50), v2", here, same)
 
 
 def _optimiser(what: str, settings: Mapping[str, Any]) -> Difference:

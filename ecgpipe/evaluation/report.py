@@ -173,6 +173,7 @@ def _pretraining(run: Run) -> dict[str, Any]:
         if epochs is not None
         else [],
         "classes": [],
+        "summary": None,
     }
     if training.predictions:
         matrix = training.predictions["validation"].confusion()
@@ -181,11 +182,12 @@ def _pretraining(run: Run) -> dict[str, Any]:
             scores.class_recall(matrix),
             scores.class_f1(matrix),
         )
-        result["classes"] = [
-            (name, *(fixed(value) for value in values), f"{support:,}")
-            for name, support, *values in zip(run.classes, matrix.sum(1), *columns, strict=True)
-        ]
-        result["summary"] = of_frames(matrix)
+        if run.info["name"] != "future":  # whose candidates have no names
+            result["classes"] = [
+                (name, *(fixed(value) for value in values), f"{support:,}")
+                for name, support, *values in zip(run.classes, matrix.sum(1), *columns, strict=True)
+            ]
+        result["summary"] = of_frames(run)
     return result
 
 

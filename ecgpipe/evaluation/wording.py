@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..tasks import scores
 from .runs import Run, read_run
 from .tables import Row, Spread, fixed, is_random, mean_std, percent, rows, same_test
@@ -25,7 +22,7 @@ def summary(folder: Path) -> str:
     if not run.finished:
         return f"{folder}: not finished; run its command again"
     if run.info["kind"] == "pretrain":
-        return f"{folder}: {of_frames(run.scored('validation')[0].confusion())}"
+        return f"{folder}: {of_frames(run)}"
     (row,) = rows([run])
     by_class = zip(run.classes, row.class_f1, strict=True)
     classes = ", ".join(f"{name} {fixed(score.mean)}" for name, score in by_class)
@@ -33,10 +30,17 @@ def summary(folder: Path) -> str:
     return f"{folder}: test macro F1 {_score(row)}; {classes}"
 
 
-def of_frames(matrix: NDArray[np.int64]) -> str:
-    """Scores of a pretraining on its validation frames."""
+def of_frames(run: Run) -> str:
+    """Scores of a finished pretraining on its validation items."""
+    matrix = run.scored("validation")[0].confusion()
+    accuracy = fixed(scores.accuracy(matrix))
+    if run.info["name"] == "future":
+        return (
+            f"{matrix.sum():,} validation contexts: the true future found among {len(matrix)} "
+            f"frames with accuracy {accuracy} (by chance {fixed(1 / len(matrix))})"
+        )
     return (
-        f"{matrix.sum():,} validation frames: accuracy {fixed(scores.accuracy(matrix))}, balanced "
+        f"{matrix.sum():,} validation frames: accuracy {accuracy}, balanced "
         f"accuracy {fixed(scores.balanced_accuracy(matrix))}, macro F1 "
         f"{fixed(scores.macro_f1(matrix))}"
     )

@@ -258,7 +258,6 @@ def _members(path: Path, wanted: Callable[[str], bool]) -> Iterator[dict[str, An
     """
     with tarfile.open(path, "r:") as tar:
         for member in tar:
-            tar.members.clear()  # a list of all members that nobody asks for
             if wanted(member.name.partition(".")[0]):
                 file = tar.extractfile(member)
                 assert file
