@@ -134,7 +134,7 @@ def _ended(command: list[str], run: Path, by: signal.Signals = signal.SIGKILL) -
         process.send_signal(by)
         said = process.communicate()[1].decode()
     assert not (run / "predictions.csv").exists()
-    return process.returncode, said.splitlines()[-1]
+    return process.returncode, "".join(said.splitlines()[-1:])
 
 
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
