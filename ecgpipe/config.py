@@ -77,7 +77,7 @@ class Labels(Settings):
     rules: Literal["default", "paper_text", "code"] = Field(
         "default",
         description="paper_text: beats without a class count as normal; code, as the paper's code "
-        "has it: a frame's first beat does not count, heart rates need three beats inside it",
+        "has it: a frame's first beat does not count, nor, for heart rates, do those around the frame",
     )
     heart_rate_from: Literal["annotated", "detected"] = Field(
         "annotated", description="beats; records without annotated ones take detected ones"

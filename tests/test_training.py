@@ -152,7 +152,8 @@ def test_an_interrupted_pretraining_ends_the_same(
             last,
         )
     assert 1 <= len(torch.load(run / "last.pt", weights_only=True)["history"]) < 4
-    _assert_same_run(_up(sets, run, **given), _up(sets, tmp_path / "whole", **given))
+    workers = 2 if by == signal.SIGTERM else 0  # it may go on with another number of processes
+    _assert_same_run(_up(sets, run, **given, workers=workers), _up(sets, tmp_path / "a", **given))
 
 
 def test_a_killed_finetuning_ends_the_same(

@@ -17,18 +17,17 @@ def label_frames(
     frame: int,
     fs: float,
     margin: float = MARGIN,
-    fewest: int = 2,
+    drop_first: bool = False,
 ) -> NDArray[np.int64]:
     """Class of each frame ``[start, start + frame)`` of a record.
 
-    Noise with fewer than ``fewest`` beats, or with no time between the first and the last one;
-    else by the mean interval between beats: below 60 beats per minute bradycardia, above 100
-    tachycardia, else normal.
+    Noise with fewer than two beats, or with no time between the first and the last one; else by
+    the mean interval between beats: below 60 beats per minute bradycardia, above 100 tachycardia,
+    else normal.
 
     The frame is lengthened by ``margin`` at both ends, as in the paper. Weimann & Conrad's
     released code does not do that, and leaves the first beat of the frame out: ``margin=0`` and
-    ``fewest=3`` take the same frames for noise (it also counts a beat on the frame's end), but
-    keep that beat's interval in the mean.
+    ``drop_first`` (it also counts a beat on the frame's end).
 
     Parameters
     ----------
@@ -43,8 +42,8 @@ def label_frames(
     margin
         What a frame is lengthened by at both ends, in s, rounded to whole samples. Where the
         record does not reach that far, there are no beats to find.
-    fewest
-        Beats that a rate is told from.
+    drop_first
+        Leave the first beat of each frame out.
 
     Returns
     -------
@@ -55,7 +54,7 @@ def label_frames(
     if not len(beats):
         return np.full(starts.shape, NOISE)
     more = round(margin * fs)
-    first = np.searchsorted(beats, starts - more, side="left")
+    first = np.searchsorted(beats, starts - more, side="left") + drop_first
     behind = np.searchsorted(beats, starts + frame + more, side="left")
     count = behind - first
     # Without beats these are two beats around the frame, the wrong way round: time below zero.
@@ -65,4 +64,4 @@ def label_frames(
     rate_by_time = 60 * fs * (count - 1)
     label = np.where(rate_by_time > FASTEST * time, TACHYCARDIA, NORMAL)
     label = np.where(rate_by_time < SLOWEST * time, BRADYCARDIA, label)
-    return np.where((count < fewest) | (time <= 0), NOISE, label)
+    return np.where((count < 2) | (time <= 0), NOISE, label)

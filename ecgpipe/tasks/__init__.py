@@ -60,8 +60,11 @@ def _heart_rate(
     detected = how.heart_rate_from == "detected" or record.beats is None
     marks = record.qrs if detected else record.beats
     assert marks is not None
-    rule = {"margin": 0.0, "fewest": 3} if how.rules == "code" else {}
-    return heart_rates.label_frames(marks.index, starts, frame, record.fs, **rule)  # type: ignore[arg-type]
+    if how.rules == "code":
+        return heart_rates.label_frames(
+            marks.index, starts, frame, record.fs, margin=0, drop_first=True
+        )
+    return heart_rates.label_frames(marks.index, starts, frame, record.fs)
 
 
 TASKS: dict[str, Task] = {
