@@ -76,8 +76,8 @@ class Labels(Settings):
 
     rules: Literal["default", "paper_text", "code"] = Field(
         "default",
-        description="paper_text: beats without a class count as normal; code, as the paper's code "
-        "has it: a frame's first beat does not count, nor, for heart rates, do those around the frame",
+        description="paper_text: beats without a class count as normal; code: as in the paper's "
+        "code a frame's first beat does not count, nor, for heart rates, do those around the frame",
     )
     heart_rate_from: Literal["annotated", "detected"] = Field(
         "annotated", description="beats; records without annotated ones take detected ones"
