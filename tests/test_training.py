@@ -21,6 +21,7 @@ from sklearn.metrics import f1_score
 
 from ecgpipe.config import FinetuneSettings, PretrainSettings, load
 from ecgpipe.errors import EcgpipeError
+from ecgpipe.evaluation.report import write_report
 from ecgpipe.models.resnet import ResNet
 from ecgpipe.storage.archive import prepare
 from ecgpipe.storage.shards import shard
@@ -234,6 +235,27 @@ def test_finetuning_leaves_complete_predictions(runs: dict[str, Path]) -> None:
             how = {"average": "macro", "labels": range(4), "zero_division": 0}
             f1 = f1_score(truth[valid], p[valid].argmax(1), **how)
             assert f1 == pytest.approx(max(scores), abs=1e-6)
+
+
+def test_the_fate_of_every_tensor_is_listed(runs: dict[str, Path]) -> None:
+    fate = json.loads((runs["beat"] / "transfer.json").read_text())
+    assert fate["new"] == fate["unused"] == ["head.weight", "head.bias"]
+    assert fate["adapted"] == []
+    assert sorted(fate["loaded"] + fate["new"]) == sorted(ResNet(4).state_dict())
+    assert not (runs["random"] / "transfer.json").exists()
+
+
+@pytest.mark.parametrize("task", ["rhythm", "heart_rate", "future"])
+def test_every_task_can_be_finetuned_from(task: str, sets: Sets, tmp_path: Path) -> None:
+    future = {"context": 2, "negatives": 2, "offset": 1}
+    mixed = {"validation_share": 0.5, "frames_per_visit": 2, "frame": 64, "batch": 16, "steps": 2}
+    up = _up(sets, tmp_path / "up", task=task, future=future, epochs=1, **mixed)
+    down = _down(sets, tmp_path / "down", up, repeats=1, epochs=1)
+    fate = json.loads((down / "transfer.json").read_text())
+    assert fate["new"] == ["head.weight", "head.bias"]
+    assert any(name.startswith("pooling.") for name in fate["unused"]) == (task == "future")
+    page = write_report([up, down], tmp_path / "report.html")["html"].read_text()
+    assert "by chance .333" in page if task == "future" else "balanced accuracy" in page
 
 
 def test_rows_share_their_sides_and_nothing_else(runs: dict[str, Path]) -> None:

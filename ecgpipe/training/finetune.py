@@ -28,7 +28,7 @@ from .loop import Plan, finish, fit, new_network, predict
 from .pretrain import write_predictions
 from .run import MODEL, PREDICTIONS, claimed, describe, describe_input, load
 
-EXAMPLES = "examples.npz"
+EXAMPLES, TRANSFER = "examples.npz", "transfer.json"
 
 
 def finetune(shards: Path, run: Path, settings: FinetuneSettings, init: Path | None = None) -> None:
@@ -37,7 +37,8 @@ def finetune(shards: Path, run: Path, settings: FinetuneSettings, init: Path | N
     The test records are the same in every repeat and for every ``init``; training and validation
     records are drawn anew for each repeat. Leaves a folder ``repeat-NN`` for each repeat with
     ``history.csv``, ``model.pt`` and ``predictions.csv``, and beside them ``run.json``,
-    ``split.json`` (keys of every side) and ``examples.npz`` (test recordings for the report).
+    ``split.json`` (keys of every side), ``examples.npz`` (test recordings for the report) and, from
+    pretrained weights, ``transfer.json`` (what became of every tensor).
 
     Parameters
     ----------
@@ -103,7 +104,7 @@ def finetune(shards: Path, run: Path, settings: FinetuneSettings, init: Path | N
             write_json(run / "split.json", sides)
         if not (run / EXAMPLES).is_file():
             save_examples(run / EXAMPLES, recordings, sides["test"], store.recipe["main_lead"])
-        trainer = Trainer(recordings, task, settings, device, description, pretrained)
+        trainer = Trainer(run, recordings, task, settings, device, description, pretrained)
         for number, side in enumerate(sides["repeats"]):
             folder = run / f"repeat-{number:02d}"
             if (folder / PREDICTIONS).is_file():
@@ -152,6 +153,7 @@ def draw_sides(recordings: Recordings, settings: FinetuneSettings) -> dict[str, 
 class Trainer:
     """What the repeats of a run share."""
 
+    run: Path
     recordings: Recordings
     task: Task
     settings: FinetuneSettings
@@ -224,9 +226,16 @@ class Trainer:
             except ValueError as error:
                 raise EcgpipeError(f"{self.description['init']['path']}: {error}") from None
             if number == 0:
-                counts = ", ".join(f"{len(names)} {what}" for what, names in fate.items())
-                say(f"finetune {self.description['name']}: tensors of the network: {counts}")
+                write_json(self.run / TRANSFER, fate)
+                told = [f"{len(fate['loaded'])} loaded"]
+                told += [f"{what}: {_shorten(fate[what])}" for what in fate if what != "loaded"]
+                say(f"finetune {self.description['name']}: tensors {'; '.join(told)}")
         return network
+
+
+def _shorten(names: Sequence[str], shown: int = 4) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return (", ".join(names[:shown]) or "none") + more
 
 
 @dataclass(frozen=True)
