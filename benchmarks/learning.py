@@ -125,8 +125,8 @@ def draw(runs: list[tuple[str, int, Run]], path: Path) -> None:
                 history = run.repeats[0].history
                 axis.plot(history["epoch"], history["validation_loss"], label=f"fold {fold}")
                 axis.plot(history["epoch"], history["train_loss"], ":", color="grey")
-        axis.set(title=task, xlabel="epoch")
-    axes[0][0].set_ylabel("loss: validation, training dotted")
+        axis.set(title=task, xlabel="epoch", yscale="log")
+    axes[0][0].set_ylabel("loss (training dotted)")
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
 
