@@ -284,6 +284,7 @@ def test_patience_stops(sets: Sets, tmp_path: Path) -> None:
 def test_a_loss_that_is_no_number_names_its_records(sets: Sets, tmp_path: Path) -> None:
     with pytest.raises(EcgpipeError, match=r"training loss became nan .*p0\d+_s0\d@\d+.*lr"):
         _up(sets, tmp_path / "up", optimiser={"lr": 1e30})
+    assert len((tmp_path / "up" / "diverged.txt").read_text().splitlines()) == COMMON["batch"]
     with pytest.raises(EcgpipeError, match=r"training loss became nan .*A000\d\d.*lr"):
         _down(sets, tmp_path / "down", optimiser={"lr": 1e30})
 

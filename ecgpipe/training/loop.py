@@ -8,7 +8,8 @@ end. So a run that was killed or preempted ends with the same weights, to the bi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,12 +28,12 @@ from ..tasks.scores import scores_one_of
 from ..types import Batch
 from .device import Device
 from .meter import Meter, clock
-from .passes import Pass, Sums, answers
+from .passes import Diverged, Pass, Sums, answers
 from .ranks import ALONE, Ranks
 from .run import HISTORY, MODEL, load, save
 from .stop import Stop
 
-LAST = "last.pt"
+LAST, DIVERGED = "last.pt", "diverged.txt"
 TENSORBOARD = "tensorboard"
 
 
@@ -120,7 +121,8 @@ def fit(
             batches = plan.batches(epoch, before)
             updates = -(-len(batches) // one.each)
             title = f"{plan.title} epoch {epoch}/{plan.epochs}"
-            with Progress(title, updates, "updates", shown=ranks.first) as bar:
+            shown = Progress(title, updates, "updates", shown=ranks.first)
+            with shown as bar, _listed(run / DIVERGED):
                 for sums in one.updates(batches, done, meter, stop):
                     done = sums
                     to_go = (plan.epochs - epoch + 1) * (before + updates) - done.steps
@@ -150,6 +152,16 @@ def fit(
                 raise Interrupted(f"saved after epoch {epoch}")
     if ranks.first:
         network.load_state_dict(load(run / MODEL)["network"])
+
+
+@contextmanager
+def _listed(path: Path) -> Iterator[None]:
+    """Write all keys of a batch that diverged, of which the message has room for a few."""
+    try:
+        yield
+    except Diverged as error:
+        write_text(path, "\n".join(error.keys) + "\n")
+        raise EcgpipeError(f"{error} (all of them: {path})") from None
 
 
 def finish(run: Path) -> None:

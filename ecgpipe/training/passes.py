@@ -27,6 +27,18 @@ BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 SHOWN = 8  # keys in a message
 
 
+class Diverged(EcgpipeError):
+    """A loss that is no number, and the keys of the batch it came from."""
+
+    def __init__(self, loss: float, keys: list[str]) -> None:
+        shown = ", ".join(keys[:SHOWN]) + ("…" if len(keys) > SHOWN else "")
+        super().__init__(
+            f"the training loss became {loss} at the batch of {shown}; lower optimiser.lr, set "
+            "clip, or look at these records"
+        )
+        self.keys = keys
+
+
 @dataclass(frozen=True)
 class Sums:
     """What the updates of an epoch came to so far, in this process."""
@@ -86,8 +98,8 @@ class Pass:
 
         Raises
         ------
-        EcgpipeError
-            A loss is not a number; the message names the records of its batch.
+        Diverged
+            A loss is not a number.
         """
         self.network.train()
         before = done.seconds
@@ -153,12 +165,8 @@ def _add(done: Sums, waiting: list[tuple[Tensor, Tensor, Batch]]) -> Sums:
     rights = torch.stack([right for _, right, _ in waiting]).tolist()
     loss, correct, seen = done.loss, done.correct, done.seen
     for value, right, (*_, batch) in zip(losses, rights, waiting, strict=True):
-        count, keys = len(batch.y), batch.keys
+        count = len(batch.y)
         if not np.isfinite(value):
-            more = f" and {count - SHOWN} more" if count > SHOWN else ""
-            raise EcgpipeError(
-                f"the training loss became {value} at the batch of {', '.join(keys[:SHOWN])}{more}"
-                "; lower optimiser.lr, set clip, or look at these records"
-            )
+            raise Diverged(value, list(batch.keys))
         loss, correct, seen = loss + value * count, correct + right, seen + count
     return replace(done, loss=loss, correct=correct, seen=seen)
