@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 __version__ = "0.2.0"
-__all__ = ["__version__", "open_store"]
+__all__ = ["__version__", "load_model", "open_store"]
 
 if TYPE_CHECKING:
+    from .evaluation.model import Model
     from .storage.store import Store
 
 
@@ -16,3 +17,10 @@ def open_store(path: str) -> Store:
     from .storage.store import open_store  # imported late: zarr and pandas cost half a second
 
     return open_store(path)
+
+
+def load_model(path: str, device: str = "auto") -> Model:
+    """Load a trained model; see :func:`ecgpipe.evaluation.model_file.load_model`."""
+    from .evaluation.model_file import load_model  # imported late: torch costs more than a second
+
+    return load_model(path, device)

@@ -1,24 +1,24 @@
 """The command line: each command thin over a plain function, imported when it is called.
 
 Exit codes: 0 done, 2 a mistake of the call, its settings or its files, 3 done but some records were
-refused, 4 a store is damaged, 130 interrupted.
+refused, 4 a store is damaged, 5 another process writes to the same folder, 130 interrupted.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .errors import EcgpipeError, Interrupted
+from . import using
+from .errors import BUSY, DAMAGED, INTERRUPTED, MISTAKE, REFUSED, Busy, EcgpipeError, Interrupted
 from .options import Assignments, Config, Dask, Out, Seed, Source, Workers, settings_help
 
 FIRST = os.environ.get("RANK", "0") == "0"  # of the processes of torchrun one speaks
-MISTAKE, REFUSED, DAMAGED, INTERRUPTED = 2, 3, 4, 130
 
 app = typer.Typer(
     help="From raw ECG recordings to finetuned classifiers.",
@@ -35,7 +35,7 @@ def main() -> None:
         app()
     except EcgpipeError as error:
         print(f"ecgpipe: {error}", file=sys.stderr)
-        sys.exit(MISTAKE)
+        sys.exit(BUSY if isinstance(error, Busy) else MISTAKE)
     except Interrupted as end:
         if FIRST:
             print(f"ecgpipe: interrupted, {end}; the same command continues", file=sys.stderr)
@@ -152,18 +152,7 @@ def verify(
     print(f"{store}: whole" + (f", and all that is in {source}" if source else ""))
 
 
-@app.command()
-def inspect(
-    store: Annotated[Path, typer.Argument(help="An archive or a folder of shards.")],
-    as_json: Annotated[
-        bool, typer.Option("--json", help="The manifest's facts, for scripts.")
-    ] = False,
-) -> None:
-    """Say what a store holds: patients, hours, classes, rates, sizes, refused records."""
-    from .storage.inspect import inspect, text
-
-    facts = inspect(store)
-    print(json.dumps(facts, indent=1, ensure_ascii=False) if as_json else text(facts))
+app.command()(using.inspect)
 
 
 @app.command()
@@ -240,6 +229,10 @@ def finetune(
     _say_run(out)
 
 
+app.command()(using.predict)
+app.command()(using.export)
+
+
 @app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Folders of pretraining and finetuning runs.")],
@@ -255,21 +248,45 @@ def report(
 @app.command()
 def reproduce(
     preset: Annotated[
-        str, typer.Option(help="demo (simulated) or real (recordings under --data).")
+        str,
+        typer.Option(
+            help="table1 to table5, figure3, paper (all of them); small, real (on two cores); "
+            "demo, smoke (on simulated recordings)."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for everything that is made.")],
-    data: Annotated[Path | None, typer.Option(help="Folder of the real data sets.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the commands.")] = False,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the real data sets, each in one of its name.")
+    ] = None,
+    only: Annotated[
+        str, typer.Option(help="Finetunings whose names match, such as 'random*'.")
+    ] = "*",
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Trainings at once. [as many as the GPU has room for]")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print the commands, with their cost.")
+    ] = False,
+    tflops: Annotated[
+        float, typer.Option(min=0.001, help="With --dry-run: 10^12 operations a second of the GPU.")
+    ] = 50,
 ) -> None:
     """Run a whole experiment, from raw recordings to the report; what is done is skipped."""
-    from .experiments.plan import plan, run
+    from .experiments.plan import plan
+    from .experiments.presets import PRESETS
 
-    steps = plan(preset, out, data)
+    steps = plan(preset, out, data, only)
     if dry_run:
-        for step in steps:
-            print(step)
+        from .experiments.cost import told
+
+        for line in told(steps, PRESETS[preset].records, tflops):
+            print(line)
         return
-    if run(steps):
+    from .experiments.execute import Processes, room, run
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the steps as Ctrl-C does
+    processes = Processes()
+    if run(steps, processes.run, jobs or room(), processes.stop):
         raise typer.Exit(REFUSED)
 
 

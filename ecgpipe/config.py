@@ -25,6 +25,11 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
+def _none(value: Any) -> Any:
+    """Nothing written as text, as --set gives it."""
+    return None if isinstance(value, str) and value.lower() == "none" else value
+
+
 class Network(Settings):
     """Which residual network."""
 
@@ -120,6 +125,10 @@ class PretrainSettings(Training):
     validation_share: float = Field(0.05, gt=0, lt=1, description="share of patients held out")
     validation_frames: int = Field(4096, ge=1, description="fixed items of the patients held out")
     split_seed: int = Field(0, ge=0, description="of the choice of patients held out")
+    held_back: float = Field(
+        0.20, gt=0, lt=1, description="of a downstream set's records, its test_share: never seen"
+    )
+    held_back_seed: int = Field(0, ge=0, description="the split_seed of that set's finetuning")
 
 
 class FinetuneSettings(Training):
@@ -130,9 +139,14 @@ class FinetuneSettings(Training):
     epochs: int = Field(200, ge=1, description="passes over the training records at the most")
     patience: int = Field(50, ge=1, description="epochs without a better training accuracy")
     batch: int = Field(64, ge=2, description="records a batch")
-    train_share: float = Field(0.75, gt=0, lt=1, description="of all records, for training")
+    train_share: Annotated[float | None, BeforeValidator(_none)] = Field(
+        None, gt=0, lt=1, description="of all records, for training; 0.75, or all training folds"
+    )
     validation_share: float = Field(0.05, gt=0, lt=1, description="of all records, for the epoch")
     test_share: float = Field(0.20, gt=0, lt=1, description="of all records, same in every repeat")
+    official_folds: bool = Field(
+        True, description="the split that comes with the set, where it has one (PTB-XL)"
+    )
     split_seed: int = Field(0, ge=0, description="of the test set, shared by the rows of a table")
     statistics: Literal["train", "all"] = Field(
         "train", description="records whose mean and standard deviation standardise the input"

@@ -1,5 +1,9 @@
 """The errors a user can meet; each names the file or setting, what is wrong and what to do."""
 
+# Exit codes of the command line: a mistake of the call or its files; done, but some records were
+# refused; a damaged store; a folder that another process writes to; ended by a signal, work saved.
+MISTAKE, REFUSED, DAMAGED, BUSY, INTERRUPTED = 2, 3, 4, 5, 130
+
 
 class EcgpipeError(Exception):
     """A mistake of the call, its settings or its files; the command line then exits with 2."""
@@ -11,6 +15,10 @@ class BadRecord(EcgpipeError):
     The message names files relative to the data set's folder, because it is stored in the
     manifest, whose bytes must not depend on where the data lie.
     """
+
+
+class Busy(EcgpipeError):
+    """Another process writes to the same folder; the command line then exits with 5."""
 
 
 class Unreachable(EcgpipeError):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from .errors import EcgpipeError
+from .errors import Busy, EcgpipeError
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -62,14 +62,12 @@ def locked(path: Path) -> Iterator[None]:
 
     Raises
     ------
-    EcgpipeError
+    Busy
         Another process holds it.
     """
     with path.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise EcgpipeError(
-                f"{path.parent}: another process is writing to it; wait for it"
-            ) from None
+            raise Busy(f"{path.parent}: another process is writing to it; wait for it") from None
         yield

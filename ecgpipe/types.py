@@ -75,7 +75,7 @@ class Batch(NamedTuple):
     scale: Any  # (batch, leads or frames) float32
     offset: Any  # (batch, leads or frames) float32
     length: Any  # (batch,) int64, samples at the end of x that are signal
-    y: Any  # (batch,) int64 class, or which of the candidates is the true future
+    y: Any  # (batch,) int64 class or true candidate, or (batch, classes) float32 of 0 and 1
     keys: Any  # (batch,) str: the record, or record@start, that an item is cut from
     patient: Any = None  # (batch,) int64, a number of the patient, for frames
     candidates: Any = None  # (batch, negatives + 1) int64 places among all frames of the batch

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Annotated, Any
 from unittest.mock import patch
 
@@ -39,15 +40,14 @@ from prefect.utilities.callables import parameter_docstrings  # noqa: E402
 from pydantic import Field  # noqa: E402
 
 from ecgpipe.config import Settings, load  # noqa: E402
-from ecgpipe.errors import EcgpipeError  # noqa: E402
-from ecgpipe.experiments.plan import REFUSED  # noqa: E402
+from ecgpipe.errors import INTERRUPTED, MISTAKE, REFUSED, EcgpipeError  # noqa: E402
 
-INTERRUPTED = 130  # exit code of ecgpipe for what a signal ended
-MISTAKE = 2  # exit code of ecgpipe for a mistake of the call, its settings or its files
 Workers = Annotated[int, Field(ge=1)] | None  # processes; None is one per core
 GRACE = 20.0  # s that a step has to end by itself before it is killed
 SOME_REFUSED = "SomeRefused"  # name of the final state of a step that refused some records
 KILLED = "Killed"  # name of the final state of a step that something outside ended
+_RUNNING: set[subprocess.Popen[str]] = set()
+_ENDING = Event()
 
 
 def execute(command: Sequence[str], log: Callable[[str], object]) -> tuple[int, str]:
@@ -61,6 +61,8 @@ def execute(command: Sequence[str], log: Callable[[str], object]) -> tuple[int, 
     tuple of int and str
         The exit code (negative: the signal that ended it), and its last line where lines are read.
     """
+    if _ENDING.is_set():
+        return INTERRUPTED, ""
     inherit = sys.stdout.isatty()
     process = subprocess.Popen(
         [sys.executable, "-m", "ecgpipe", *command],
@@ -73,6 +75,7 @@ def execute(command: Sequence[str], log: Callable[[str], object]) -> tuple[int, 
         process_group=0,
     )
     last = ""
+    _RUNNING.add(process)
     with process:
         try:
             for line in process.stdout or ():
@@ -83,6 +86,19 @@ def execute(command: Sequence[str], log: Callable[[str], object]) -> tuple[int, 
         finally:
             if process.returncode != 0:
                 _end(process)
+            _RUNNING.discard(process)
+
+
+def end_steps() -> None:
+    """End all steps that run in other threads, and let none begin until :func:`begin_steps`."""
+    _ENDING.set()
+    for process in list(_RUNNING):
+        _end(process)
+
+
+def begin_steps() -> None:
+    """Let steps begin."""
+    _ENDING.clear()
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -162,7 +162,7 @@ def test_defaults_are_the_papers() -> None:
     up, down = PretrainSettings(), FinetuneSettings()
     assert (up.frame, up.fs, up.validation_share, up.frames_per_visit) == (2048, 250, 0.05, 4096)
     assert (down.epochs, down.patience, down.repeats, down.seconds) == (200, 50, 10, 60)
-    assert (down.train_share, down.validation_share, down.test_share) == (0.75, 0.05, 0.20)
+    assert (down.train_share, down.validation_share, down.test_share) == (None, 0.05, 0.20)
     adam = up.optimiser
     assert (adam.lr, adam.beta1, adam.beta2, adam.eps) == (1e-3, 0.9, 0.999, 1e-8)
 

@@ -7,7 +7,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -18,11 +20,12 @@ from prefect.exceptions import ParameterTypeError  # isort: skip
 from prefect.testing.utilities import prefect_test_harness  # isort: skip
 
 from ecgpipe.config import PretrainSettings, load
+from ecgpipe.experiments.presets import PRESETS
 from ecgpipe.sources.simulate import simulate
 from ecgpipe.storage.store import open_store
 from flows.prepare import prepare
 from flows.pretrain import pretrain
-from flows.reproduce import reproduce
+from flows.reproduce import Experiment, reproduce
 from flows.shard import shard
 
 ROOT = Path(__file__).parent.parent
@@ -136,21 +139,44 @@ def test_reproduce_runs_the_plan_and_names_the_report(server, stand_in, tmp_path
     state = reproduce("demo", tmp_path / "out", return_state=True)
     ran = (tmp_path / "ran").read_text().split()
     assert ran == [
-        *("simulate", "prepare", "shard") * 2,
-        *("pretrain", "finetune", "finetune", "report"),
+        *("simulate", "prepare") * 2,
+        *("shard", "shard", "pretrain", "finetune", "finetune", "report"),
     ]
-    assert state.is_completed()
+    assert state.is_completed(), state.message
     assert state.message == (
         f"the report is {tmp_path}/out/report.html; "
         "records were refused by prepare/icentia11k, prepare/cinc2017"
     )
 
 
-def test_reproduce_stops_at_a_failure(server, stand_in, tmp_path):
-    stand_in(f'echo "$3" >> {tmp_path}/ran; test "$3" != shard || exit 1')
-    state = reproduce("demo", tmp_path / "out", return_state=True)
-    assert (tmp_path / "ran").read_text().split() == ["simulate", "prepare", "shard"]
-    assert state.is_failed() and "step shard/icentia11k" in state.message
+def test_a_failure_stops_what_needs_the_failed_step(server, stand_in, tmp_path):
+    stand_in(f'echo "$3" >> {tmp_path}/ran; test "$3" != pretrain || exit 1')
+    state = reproduce("smoke", tmp_path / "out", only="*train25", jobs=2, return_state=True)
+    ran = (tmp_path / "ran").read_text().split()
+    assert sorted(ran[-2:]) == ["finetune", "pretrain"]  # at once, but not the one that needs both
+    assert ran[:-2] == [*("simulate", "prepare") * 2, "shard", "shard"]
+    assert state.is_failed()
+    assert state.message.startswith("step pretrain/beat-512: ecgpipe pretrain")
+    assert "finetune" not in state.message
+
+
+def test_what_ends_a_flow_ends_steps_in_other_threads(stand_in):
+    stand_in("echo started; exec sleep 300")
+    lines: list[str] = []
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(common.execute, (), lines.append) for _ in range(2)]
+        while len(lines) < 2:
+            time.sleep(0.05)
+        common.end_steps()
+        assert [run.result(30)[0] for run in runs] == [-signal.SIGTERM] * 2
+    assert common.execute((), lines.append) == (130, "")  # not even a retry begins
+    common.begin_steps()
+    stand_in("exit 0")
+    assert common.execute((), lines.append) == (0, "")
+
+
+def test_the_presets_of_the_flow_are_those_of_the_command():
+    assert get_args(Experiment) == tuple(PRESETS)
 
 
 def test_a_wrong_setting_is_refused_before_a_run_exists(server):
@@ -165,7 +191,8 @@ def test_a_wrong_setting_is_refused_before_a_run_exists(server):
             ("reproduce", "--preset", "real", "--data", "nowhere"),
             "nowhere/cinc2017: no such folder",
         ),
-        (("reproduce", "--preset", "paper"), "preset"),
+        (("reproduce", "--preset", "paper"), "name the folder of the recordings with --data"),
+        (("reproduce", "--preset", "table9"), "preset"),
         (("pretrain", "--shards", "a", "--out", "b", "--set", "epoch=3"), "unknown setting epoch"),
     ],
 )

@@ -21,7 +21,14 @@ from ecgpipe.labels.splits import hold_out
 from ecgpipe.loading.corpus import Corpus, open_corpus
 from ecgpipe.loading.epoch import Epoch, Feed
 from ecgpipe.loading.frames import Frames, fixed_items
-from ecgpipe.loading.recordings import batches, chunks, load_recordings, shuffled
+from ecgpipe.loading.recordings import (
+    batches,
+    chunks,
+    load_recordings,
+    read_labels,
+    shuffled,
+    targets,
+)
 from ecgpipe.models.resnet import standardise
 from ecgpipe.storage.archive import prepare
 from ecgpipe.storage.shards import shard
@@ -333,9 +340,10 @@ def cinc_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_recordings_are_padded_in_front_and_keep_their_end(cinc_shards: Path) -> None:
-    recordings = load_recordings(Store(cinc_shards), ("N", "A", "O", "~"))
+    recordings = load_recordings(Store(cinc_shards), many_of=False)
     assert recordings.label == dict(zip(CINC, (0, 1, 2, 3, 0), strict=True))
-    assert (recordings.fs, recordings.leads) == (300, 1)
+    assert (recordings.fs, recordings.leads) == (300, ("ECG",))
+    assert recordings.classes == ("N", "A", "O", "~")
     keys = [f"A0000{i}" for i in (5, 1, 4, 2, 3)]
     for batch in batches(recordings, keys, 800, 3, mean=-0.7, std=1.9):
         columns = (batch.x, batch.scale, batch.offset, batch.length)
@@ -352,10 +360,19 @@ def test_recordings_are_padded_in_front_and_keep_their_end(cinc_shards: Path) ->
 
 
 def test_labels_must_be_known(cinc_shards: Path, data: Data) -> None:
-    with pytest.raises(EcgpipeError, match=r"A00004 has the labels \['~'\]"):
-        load_recordings(Store(cinc_shards), ("N", "A", "O"))
+    rows = {row["key"]: row for row in Store(cinc_shards).rows()}
+    with pytest.raises(EcgpipeError, match=r"A00004 has the labels \['~'\], where one of N A O is"):
+        read_labels(cinc_shards, rows, "NAO", many_of=False)
+    with pytest.raises(EcgpipeError, match=r"A00004 has .* only some of N A O are known"):
+        read_labels(cinc_shards, rows, "NAO", many_of=True)
+    assert read_labels(cinc_shards, rows, "~OAN", many_of=True)["A00002"] == (2,)
     with pytest.raises(EcgpipeError, match="is an archive"):
-        load_recordings(Store(data.archive), ("N",))
+        load_recordings(Store(data.archive), many_of=False)
+
+
+def test_targets() -> None:
+    assert targets([2, 0], 3).tolist() == [2, 0]
+    assert targets([(2,), (0, 1), ()], 3).tolist() == [[0, 0, 1], [1, 1, 0], [0, 0, 0]]
 
 
 @pytest.mark.parametrize("size", [2, 3, 64])

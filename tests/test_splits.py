@@ -11,11 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecgpipe.config import FinetuneSettings
-from ecgpipe.errors import EcgpipeError
-from ecgpipe.labels.splits import hold_out, same_side, stratified_split
-from ecgpipe.loading.recordings import Recordings
-from ecgpipe.training.finetune import draw_sides
+from ecgpipe.labels.splits import FEWEST, hold_out, same_side, strata, stratified_split
 
 CINC = {"N": 5076, "A": 758, "O": 2415, "~": 279}  # 8,528 records
 NAMES = [f"p{i:05d}" for i in range(40)]
@@ -171,70 +167,14 @@ def test_same_side_is_connectedness(pairs: list[tuple[int, int]]) -> None:
             assert (found[f"k{i}"] == found[f"k{j}"]) == bool(reach[i, j])
 
 
-def _recordings(counts: dict[str, int], copies: int = 0) -> Recordings:
-    label = _set(counts)
-    keys = list(label)
-    sha = {key: key for key in keys}
-    for i in range(copies):
-        sha[keys[2 * i]] = sha[keys[2 * i + 1]] = f"copy{i}"
-    rows = {key: {"key": key, "patient": key, "sha256": sha[key]} for key in keys}
-    classes = {key: list(counts).index(name) for key, name in label.items()}
-    return Recordings({}, rows, classes, 250.0, 1, {}, [])
-
-
-def test_sides_of_the_paper() -> None:
-    cinc = _recordings(CINC, copies=30)
-    sides = draw_sides(cinc, FinetuneSettings(repeats=2))
-    for side in sides["repeats"]:
-        assert [len(side[name]) for name in ("train", "validation")] == [6396, 426]
-        assert len({*side["train"], *side["validation"], *sides["test"]}) == 8528
-        home = {key: n for n in side for key in side[n]} | dict.fromkeys(sides["test"], "test")
-        pairs = {(row["sha256"], home[key]) for key, row in cinc.rows.items()}
-        assert len(pairs) == 8528 - 30
-    assert len(sides["test"]) == 1706
-    assert sides["repeats"][0] != sides["repeats"][1]
-
-
-SMALL = _recordings({"N": 120, "A": 40, "O": 30, "~": 10})
-
-
-def test_test_and_validation_do_not_depend_on_repeats_or_train_share() -> None:
-    whole = draw_sides(SMALL, FinetuneSettings(repeats=4))
-    for share, repeats in ((0.25, 4), (0.5, 2), (0.75, 1)):
-        sides = draw_sides(SMALL, FinetuneSettings(repeats=repeats, train_share=share))
-        assert sides["test"] == whole["test"]
-        for one, other in zip(sides["repeats"], whole["repeats"], strict=False):
-            assert one["validation"] == other["validation"]
-            assert len(one["train"]) == share * 200
-            assert not set(one["train"]) & {*sides["test"], *one["validation"]}
-    other = draw_sides(SMALL, FinetuneSettings(repeats=1, split_seed=1))
-    assert other["test"] != whole["test"]
-    same = draw_sides(SMALL, FinetuneSettings(repeats=4, seed=5))
-    assert same == whole
-
-
-@pytest.mark.parametrize(("share", "size"), [(0.25, 2132), (0.5, 4264), (0.75, 6396)])
-def test_smaller_training_sets(share: float, size: int) -> None:
-    sides = draw_sides(_recordings(CINC), FinetuneSettings(repeats=1, train_share=share))
-    assert len(sides["repeats"][0]["train"]) == size
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_copies_never_stop_a_draw(seed: int) -> None:
-    few = _recordings({"N": 20, "A": 8, "O": 8, "~": 4}, copies=12)
-    sides = draw_sides(few, FinetuneSettings(repeats=3, split_seed=seed))
-    for side in sides["repeats"]:
-        keys = [*side["train"], *side["validation"], *sides["test"]]
-        assert len(keys) == len(set(keys))
-        home = {key: n for n in side for key in side[n]} | dict.fromkeys(sides["test"], "test")
-        copies = {(r["sha256"], home[k]) for k, r in few.rows.items() if k in home}
-        assert len(copies) == len({sha for sha, _ in copies})
-
-
-@pytest.mark.parametrize(
-    "shares",
-    [{"train_share": 0.8}, {"test_share": 0.5, "validation_share": 0.3}, {"test_share": 0.001}],
-)
-def test_shares_that_cannot_be_drawn(shares: dict[str, float]) -> None:
-    with pytest.raises(EcgpipeError, match="train_share, validation_share, test_share"):
-        draw_sides(SMALL, FinetuneSettings(**shares))
+def test_rare_combinations_count_for_their_rarest_class() -> None:
+    label = {f"a{i}": (0,) for i in range(FEWEST)}
+    label |= {f"b{i}": (0, 1) for i in range(FEWEST)}
+    label |= {f"c{i}": (0, 2) for i in range(FEWEST - 1)} | {"d": (1, 2), "e": (1, 3)}
+    found = strata(label)
+    assert {found[f"a{i}"] for i in range(FEWEST)} == {(0,)}
+    assert {found[f"b{i}"] for i in range(FEWEST)} == {(0, 1)}
+    assert {found[f"c{i}"] for i in range(FEWEST - 1)} == {(2,)} == {found["d"]}
+    assert found["e"] == (3,)
+    single = {"x": 0, "y": 1}
+    assert strata(single) == single

@@ -11,14 +11,17 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
 from .runs import Example
 
-BLUES = ("#3b82c4", "#1f9e9e", "#7a68c8", "#5b8c3a")  # pretrained, in the order of the table
+BLUES = ("#3b82c4", "#1f9e9e", "#7a68c8", "#5b8c3a")  # pretrained
 REDS = ("#d64541", "#c9772b", "#b0447e", "#8f5a3c")  # random weights
+_BY_START = dict(zip(("random", "beat", "rhythm", "heart_rate", "future"), (REDS[0], *BLUES),
+                     strict=True))  # fmt: skip
 _INK, _RULE = "#010203", "#040506"  # stand for the page's colours until the SVG is written
+_STEPS = [1, 2, 5, 10]  # of values on an axis: two decimals are enough for all ticks
 STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "ecgpipe",
@@ -51,11 +54,32 @@ class Curve(NamedTuple):
     repeats: Sequence[NDArray[np.float64]]  # (epochs,) each, not all of one length
 
 
-def curves(lines: Sequence[Curve], ylabel: str, width: float = 5.6, height: float = 3.2) -> str:
-    """Curves over the epochs, like the paper's Figure 3.
+class _Course(NamedTuple):
+    """A line's mean and deviation over its repeats, at each epoch."""
+
+    mean: NDArray[np.float64]  # (epochs,)
+    std: NDArray[np.float64] | None  # (epochs that all ran,); None for a single repeat
+    all_run: int
+
+
+def curves(
+    lines: Sequence[Curve],
+    ylabel: str,
+    width: float = 5.6,
+    height: float = 3.2,
+    limits: tuple[tuple[float, float], tuple[float, float]] | None = None,
+) -> str:
+    """Curves over the epochs.
 
     The line is the mean over the repeats and the band their standard deviation (ddof = 1). Past
     the epoch at which the first repeat stopped, the mean is over the rest, and the line is thin.
+
+    Parameters
+    ----------
+    width, height
+        Of the figure, inches.
+    limits
+        Of the epochs and of the values; None takes what the curves need.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
@@ -63,28 +87,109 @@ def curves(lines: Sequence[Curve], ylabel: str, width: float = 5.6, height: floa
         for line in lines:
             _draw(axes, line)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(8, steps=_STEPS))
         axes.margins(x=0.02)
-        axes.legend(loc="best")
+        if limits:
+            axes.set_xlim(limits[0])
+            axes.set_ylim(limits[1])
+        axes.legend(loc="lower right" if limits else "best")
         return svg(figure)
 
 
-def _draw(axes: Axes, line: Curve) -> None:
+def panels(lines: Sequence[Curve], base: Curve | None, ylabel: str) -> list[str]:
+    """Small multiples with the same axes, like the paper's Figure 3.
+
+    Parameters
+    ----------
+    lines
+        One for each panel.
+    base
+        Drawn in each of them.
+    """
+    every = [*lines, *([base] if base else [])]
+    courses = [_course(line) for line in every]
+    low = min(float(np.nanmin(course.mean)) for course in courses)
+    high = max(float(np.nanmax(course.mean + _padded(course))) for course in courses)
+    last, pad = max(len(course.mean) for course in courses), 0.04 * (high - low) + 0.005
+    limits = ((1 - 0.02 * last, last + 0.02 * last), (low - pad, min(high + pad, 1.0)))
+    drawn = [[*([base] if base else []), line] for line in lines] or [every]
+    return [curves(here, ylabel, 3.9, 2.7, limits) for here in drawn]
+
+
+def _padded(course: _Course) -> NDArray[np.float64]:
+    wide = np.zeros(len(course.mean))
+    if course.std is not None:
+        wide[: course.all_run] = course.std
+    return wide
+
+
+def _course(line: Curve) -> _Course:
     longest = max(len(values) for values in line.repeats)
     all_run = min(len(values) for values in line.repeats)
     table = np.full((len(line.repeats), longest), np.nan)
     for row, values in zip(table, line.repeats, strict=True):
         row[: len(values)] = values
-    epoch = np.arange(1, longest + 1)
-    mean = np.array([column[~np.isnan(column)].mean() if (~np.isnan(column)).any() else np.nan
-                     for column in table.T])  # fmt: skip
-    marker = "o" if longest < 3 else None
+    exist = ~np.isnan(table)
+    counted = np.maximum(exist.sum(0), 1)
+    mean = np.where(exist.any(0), np.where(exist, table, 0).sum(0) / counted, np.nan)
+    std = table[:, :all_run].std(0, ddof=1) if len(line.repeats) > 1 else None
+    return _Course(mean, std, all_run)
+
+
+def _draw(axes: Axes, line: Curve) -> None:
+    mean, std, all_run = _course(line)
+    epoch = np.arange(1, len(mean) + 1)
+    marker = "o" if len(mean) < 3 else None
     axes.plot(epoch[:all_run], mean[:all_run], color=line.colour, lw=1.8, marker=marker,
               label=line.label)  # fmt: skip
     axes.plot(epoch[all_run - 1 :], mean[all_run - 1 :], color=line.colour, lw=0.7)
-    if len(line.repeats) > 1:
-        std = table[:, :all_run].std(0, ddof=1)
+    if std is not None:
         axes.fill_between(epoch[:all_run], mean[:all_run] - std, mean[:all_run] + std,
                           color=line.colour, alpha=0.18, lw=0)  # fmt: skip
+
+
+class Series(NamedTuple):
+    """One initialisation in the plot of label efficiency."""
+
+    label: str
+    colour: str
+    ours: Sequence[tuple[int, float, float]]  # training records, mean, deviation (0: unknown)
+    paper: Sequence[tuple[int, float, float]] = ()
+
+
+def efficiency(series: Sequence[Series], ylabel: str) -> str:
+    """A score against the number of training records: ours filled, the paper's hollow and dashed.
+
+    Bars are standard deviations over the repeats (ddof = 1). Of several at one number, the marks
+    are moved apart a little.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(4.6, 3.8), layout="constrained")
+        axes = figure.add_subplot(xlabel="training recordings", ylabel=ylabel)
+        numbers = [point[0] for line in series for point in (*line.ours, *line.paper)]
+        step = 0.012 * max(numbers)
+        for place, line in enumerate(series):
+            shift = (place - (len(series) - 1) / 2) * step
+            if line.paper:
+                x, y, _ = zip(*line.paper, strict=True)
+                axes.plot(np.add(x, shift), y, "o--", color=line.colour, mfc="none", lw=0.9, ms=5)
+            x, y, std = zip(*line.ours, strict=True)
+            axes.errorbar(np.add(x, shift), y, std, fmt="o-", color=line.colour, lw=1.8, ms=5,
+                          elinewidth=1.1, capsize=2.5, label=line.label)  # fmt: skip
+        if any(line.paper for line in series):
+            axes.plot([], [], "o--", color=_INK, mfc="none", lw=0.9,
+                      ms=5, label="the paper")  # fmt: skip
+        axes.set_xlim(0, max(numbers) * 1.08)
+        axes.set_xticks(sorted({point[0] for line in series for point in line.ours}))
+        axes.yaxis.set_major_locator(MaxNLocator(8, steps=_STEPS))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        figure.legend(loc="outside lower center", ncols=2)
+        return svg(figure)
+
+
+def colour_of(name: str) -> str:
+    """The colour of an initialisation, the same in every figure."""
+    return _BY_START.get(name, REDS[3])
 
 
 def pretraining_curves(history: Mapping[str, NDArray[np.float64]]) -> list[str]:
@@ -136,16 +241,16 @@ _SECONDS = 10  # of a row
 _MV, _S = 1000, 2500  # hundredths of a millimetre: 10 mm/mV and 25 mm/s
 
 
-def strip(example: Example) -> str:
+def strip(example: Example, most: int | None = None) -> str:
     """A recording on ECG paper: 25 mm/s, 10 mm/mV, rows of 10 s, a tick above every QRS complex.
 
     Coordinates are hundredths of a millimetre, so that the proportions are those of the paper; the
-    fine grid is 0.04 s by 0.1 mV, the coarse one 0.2 s by 0.5 mV.
+    fine grid is 0.04 s by 0.1 mV, the coarse one 0.2 s by 0.5 mV. ``most`` limits the rows.
     """
     low, high = _window(example.signal)
     height, width, gap = round((high - low) * _MV), _SECONDS * _S, 620
     per_row = max(1, round(_SECONDS * example.fs))
-    count = -(-len(example.signal) // per_row)
+    count = min(-(-len(example.signal) // per_row), most or len(example.signal))
     y = np.rint((high - example.signal) * _MV).astype(int)
     parts = []
     for row in range(count):

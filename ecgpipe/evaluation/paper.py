@@ -1,43 +1,68 @@
-"""The paper's results and protocol on CinC 2017, and how a run's own protocol differs from them.
+"""The paper's Tables 1 to 5, as literal data: what was measured under which conditions.
 
 Source: Weimann and Conrad, Transfer learning for ECG classification, Scientific Reports 11, 5251
-(2021), Tables 1 to 4.
+(2021). Tables 1 to 4 are on the test set of CinC 2017, Table 5 on those of PTB-XL and ICBEB 2018.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from functools import cache
+from typing import NamedTuple
 
-from .runs import Run
+REPEATS = 10  # behind every mean of the paper
+SETS = {"cinc2017": "CinC 2017", "ptbxl": "PTB-XL", "icbeb2018": "ICBEB 2018"}
 
 
 class Score(NamedTuple):
-    """Mean and standard deviation over the paper's ten repeats."""
+    """Mean and standard deviation (ddof = 1) over ``n`` repeats; no deviation for a single one."""
 
     mean: float
-    std: float
+    std: float | None
+    n: int = REPEATS
+
+
+class Start(NamedTuple):
+    """Where a finetuning starts from."""
+
+    name: str  # random, or the task of the pretraining
+    setup: str = "-"  # samples of a frame; of future prediction also context, negatives, offset
+
+
+class Conditions(NamedTuple):
+    """What a finetuning is done with and on."""
+
+    dataset: str
+    share: float | None  # of all recordings, for training; None stands for the official folds
+    fs: float  # Hz
+    depth: int  # layers of the residual network
+
+
+class Column(NamedTuple):
+    """A column of a table: one score under the same conditions."""
+
+    title: str
+    conditions: Conditions
+    metric: str  # macro_f1, f1_CLASS, auc, fmax, f_beta or g_beta
+
+
+class Table(NamedTuple):
+    """How a table of the paper is laid out."""
+
+    number: int
+    title: str
+    blocks: tuple[tuple[str, tuple[Column, ...]], ...]  # of columns, each with its heading
+    rows: tuple[Start, ...]
+    note: str = ""
 
 
 class Cell(NamedTuple):
-    """One result of the paper on the test set of CinC 2017."""
+    """What the paper says of one initialisation under some conditions."""
 
-    table: int
-    macro_f1: Score
-    class_f1: tuple[Score, ...] = ()  # N, A, O, ~; in Table 1 only
-
-
-class Difference(NamedTuple):
-    """One point of the protocol."""
-
-    what: str
-    paper: str
-    here: str
-    same: bool | None  # None where the paper leaves it open
+    table: int  # the first in which it stands
+    scores: dict[str, Score]  # by metric
 
 
-# Initialisation; configuration (samples of a frame, then context, negatives and offset); macro F1
-# and F1 of N, A, O, ~, each with its standard deviation: 75 % train, 250 Hz, ResNet-18.
+# Initialisation; setup; macro F1 and F1 of N, A, O, ~, each with its standard deviation.
 _TABLE_1 = """
 random      -            .731 .019  .898 .005  .711 .027  .701 .017  .613 .062
 beat        512          .769 .011  .911 .010  .760 .018  .758 .016  .647 .022
@@ -54,15 +79,15 @@ future      512,16,8,2   .744 .016  .905 .005  .730 .027  .730 .009  .612 .041
 future      512,16,8,8   .758 .013  .908 .005  .753 .021  .745 .012  .627 .026
 future      512,16,16,8  .745 .013  .897 .006  .724 .024  .722 .009  .639 .034
 """
-# Table, train share, Hz, depth; macro F1 of each initialisation in the order of _BEST, the
-# configuration of each that these tables use.
-_BEST = {
-    "random": "-",
-    "beat": "2048",
-    "rhythm": "2048",
-    "heart_rate": "512",
-    "future": "512,16,8,8",
-}
+# The best setup of each initialisation: the rows of Tables 2 to 5, in this order.
+BEST = (
+    Start("random"),
+    Start("beat", "2048"),
+    Start("rhythm", "2048"),
+    Start("heart_rate", "512"),
+    Start("future", "512,16,8,8"),
+)
+# Table, train share, Hz, depth; macro F1 of each of BEST.
 _TABLES_2_TO_4 = """
 2  .25  250  18   .670 .013  .739 .014  .707 .018  .722 .010  .694 .014
 2  .50  250  18   .712 .010  .763 .011  .727 .028  .749 .018  .734 .011
@@ -71,20 +96,103 @@ _TABLES_2_TO_4 = """
 4  .75  250  34   .764 .012  .794 .018  .775 .020  .771 .008  .761 .014
 4  .75  250  50   .708 .023  .775 .015  .760 .008  .761 .019  .743 .010
 """
+# AUC and Fmax on PTB-XL; AUC, Fmax, F and G (beta = 2) on ICBEB 2018; ResNet-34. The last row is
+# of Strodthoff et al. 2021, the related work.
+_TABLE_5 = """
+random      .942 .016  .918 .004   .954 .008  .833 .017  .787 .025  .553 .028
+beat        .962 .006  .926 .004   .961 .004  .854 .005  .814 .008  .591 .012
+rhythm      .958 .013  .922 .006   .956 .006  .848 .012  .807 .016  .575 .023
+heart_rate  .965 .003  .923 .003   .951 .006  .833 .012  .790 .013  .558 .018
+future      .955 .004  .920 .003   .955 .005  .844 .011  .802 .017  .572 .021
+strodthoff  .957 .015  .917 .008   .974 .005  .855 .020  .819 .028  .602 .044
+"""
+RELATED = Start("strodthoff")  # no initialisation of the paper's, and nothing to be run here
+
+_CINC = Conditions("cinc2017", 0.75, 250.0, 18)
+PTBXL = Conditions("ptbxl", None, 250.0, 34)
+ICBEB = Conditions("icbeb2018", 0.75, 250.0, 34)
+_METRICS_1 = ("macro_f1", "f1_N", "f1_A", "f1_O", "f1_~")
+_COLUMNS_5 = (
+    *(Column("AUC", PTBXL, "auc"), Column("Fmax", PTBXL, "fmax")),
+    *(Column("AUC", ICBEB, "auc"), Column("Fmax", ICBEB, "fmax")),
+    *(Column("F (β = 2)", ICBEB, "f_beta"), Column("G (β = 2)", ICBEB, "g_beta")),
+)
 
 
-def _cells() -> dict[tuple[str, str, float, float, int], Cell]:
-    """Every result by initialisation, configuration, train share, Hz and depth."""
-    cells = {}
+def _macro(*columns: tuple[str, Conditions]) -> tuple[tuple[str, tuple[Column, ...]], ...]:
+    return (("", tuple(Column(title, where, "macro_f1") for title, where in columns)),)
+
+
+TABLES = (
+    Table(
+        1,
+        "configurations of the pretraining methods",
+        (
+            (
+                "",
+                (
+                    Column("Macro F1", _CINC, "macro_f1"),
+                    Column("F1 Normal", _CINC, "f1_N"),
+                    Column("F1 AF", _CINC, "f1_A"),
+                    Column("F1 Other", _CINC, "f1_O"),
+                    Column("F1 Noisy", _CINC, "f1_~"),
+                ),
+            ),
+        ),
+        tuple(Start(*line.split()[:2]) for line in _TABLE_1.strip().splitlines()),
+        "CinC 2017, 75 % for training, 250 Hz, ResNet-18.",
+    ),
+    Table(
+        2,
+        "size of the training set",
+        _macro(*((f"{100 * s:g} % train", _CINC._replace(share=s)) for s in (0.25, 0.5, 0.75))),
+        BEST,
+        "Macro F1 on CinC 2017, 250 Hz, ResNet-18. The 75 % column is of Table 1.",
+    ),
+    Table(
+        3,
+        "sampling rate",
+        _macro(*((f"{fs:g} Hz", _CINC._replace(fs=fs)) for fs in (128.0, 250.0, 300.0))),
+        BEST,
+        "Macro F1 on CinC 2017, 75 % for training, ResNet-18. The 250 Hz column is of Table 1.",
+    ),
+    Table(
+        4,
+        "depth of the network",
+        _macro(*((f"ResNet-{depth}", _CINC._replace(depth=depth)) for depth in (18, 34, 50))),
+        BEST,
+        "Macro F1 on CinC 2017, 75 % for training, 250 Hz. The ResNet-18 column is of Table 1; of "
+        "ResNet-50, future prediction pretrained the first 3 stages only.",
+    ),
+    Table(
+        5,
+        "other downstream sets",
+        ((SETS["ptbxl"], _COLUMNS_5[:2]), (SETS["icbeb2018"], _COLUMNS_5[2:])),
+        (*BEST, RELATED),
+        "12 leads, 250 Hz, ResNet-34; PTB-XL by its official folds, 75 % of ICBEB 2018 to train.",
+    ),
+)
+
+
+@cache
+def cells() -> dict[tuple[Start, Conditions], Cell]:
+    """Every result of the paper, by initialisation and conditions."""
+    found: dict[tuple[Start, Conditions], Cell] = {}
     for line in _TABLE_1.strip().splitlines():
         name, setup, *numbers = line.split()
-        macro, *classes = _scores(numbers)
-        cells[name, setup, 0.75, 250.0, 18] = Cell(1, macro, tuple(classes))
+        found[Start(name, setup), _CINC] = Cell(
+            1, dict(zip(_METRICS_1, _scores(numbers), strict=True))
+        )
     for line in _TABLES_2_TO_4.strip().splitlines():
         table, share, fs, depth, *numbers = line.split()
-        for (name, setup), score in zip(_BEST.items(), _scores(numbers), strict=True):
-            cells[name, setup, float(share), float(fs), int(depth)] = Cell(int(table), score)
-    return cells
+        where = Conditions("cinc2017", float(share), float(fs), int(depth))
+        for start, score in zip(BEST, _scores(numbers), strict=True):
+            found[start, where] = Cell(int(table), {"macro_f1": score})
+    for start, line in zip((*BEST, RELATED), _TABLE_5.strip().splitlines(), strict=True):
+        for column, score in zip(_COLUMNS_5, _scores(line.split()[1:]), strict=True):
+            cell = found.setdefault((start, column.conditions), Cell(5, {}))
+            cell.scores[column.metric] = score
+    return found
 
 
 def _scores(numbers: list[str]) -> list[Score]:
@@ -95,10 +203,11 @@ def _scores(numbers: list[str]) -> list[Score]:
 def lookup(
     initialisation: str,
     frame: int | None,
-    train_share: float,
+    train_share: float | None,
     fs: float,
     depth: int,
     future: tuple[int, int, int] = (16, 8, 8),
+    dataset: str = "cinc2017",
 ) -> Cell | None:
     """The paper's result under the given conditions, or None where it has none.
 
@@ -109,155 +218,38 @@ def lookup(
     frame
         Samples of a pretraining frame; without meaning for ``random``.
     train_share
-        Share of all recordings that the network is trained on.
+        Share of all recordings that the network is trained on; None for the official folds.
     fs
         Hz of the downstream recordings.
     depth
         Layers of the residual network.
     future
         Context frames, negatives and offset of future prediction.
+    dataset
+        The downstream set.
     """
+    share = train_share if train_share is None else round(train_share, 6)
+    where = Conditions(dataset, share, float(fs), depth)
+    return cells().get((start_of(initialisation, frame, future), where))
+
+
+def start_of(
+    initialisation: str, frame: int | None, future: tuple[int, int, int] = (16, 8, 8)
+) -> Start:
+    """A row of the tables; parameters are those of `lookup`."""
+    if initialisation == "random":
+        return Start("random")
     parts = (frame, *future) if initialisation == "future" else (frame,)
-    setup = "-" if initialisation == "random" else ",".join(str(part) for part in parts)
-    return _cells().get((initialisation, setup, round(train_share, 6), float(fs), depth))
+    return Start(initialisation, ",".join(str(part) for part in parts))
 
 
-def cell(run: Run) -> Cell | None:
-    """The paper's result under a finetuning run's conditions; none for another or simulated set."""
-    settings, upstream = run.settings, run.upstream or {}
-    if run.info["dataset"] != "cinc2017" or _simulated(run) or run.fs is None:
+def gain(start: Start, conditions: Conditions, metric: str) -> float | None:
+    """The paper's gain relative to random weights under the same conditions, as it states gains.
+
+    Of its rounded means, so that the 6.57 % of its abstract are .779 / .731 - 1. None for random
+    weights, and where the paper has no such result.
+    """
+    mine, base = (cells().get((s, conditions)) for s in (start, Start("random")))
+    if start in (Start("random"), RELATED) or not (mine and base and metric in mine.scores):
         return None
-    up = upstream.get("settings", {})
-    network = settings["network"]
-    conditions = (up.get("frame"), settings["train_share"], run.fs, network["depth"])
-    return lookup(run.info["name"], *conditions, *([_future(up)] if up.get("future") else []))
-
-
-def _future(settings: Mapping[str, Any]) -> tuple[int, int, int]:
-    future = settings["future"]
-    return future["context"], future["negatives"], future["offset"]
-
-
-def differences(run: Run) -> list[Difference]:
-    """A finetuning run's protocol beside the paper's, point by point, the weightiest first."""
-    s, data = run.settings, run.data
-    records = sum(data.get(split) or 0 for split in ("train", "validation", "test"))
-    done, planned = len(run.finished), len(run.repeats)
-    ran = [len(repeat.history["epoch"]) for repeat in run.finished if repeat.history]
-    shares = (s["train_share"], s["validation_share"], s["test_share"])
-    points = [
-        Difference(
-            "Recordings",
-            "8,528 of CinC 2017",
-            f"{records:,} of {run.info['dataset']}" + (", simulated" if _simulated(run) else ""),
-            (run.info["dataset"], records, _simulated(run)) == ("cinc2017", 8528, False),
-        ),
-        Difference("Repeats", "10", f"{done}" if done == planned else f"{done} of {planned}",
-                   done >= 10),
-        Difference(
-            "Epochs",
-            "at most 200, patience 50",
-            f"at most {s['epochs']}, patience {s['patience']}"
-            + (f" (ran {_span(ran)})" if ran else ""),
-            (s["epochs"], s["patience"]) == (200, 50),
-        ),
-        Difference(
-            "Train, validation, test",
-            "75 % (or 50 %, 25 %), 5 %, 20 %",
-            ", ".join(f"{100 * share:g} %" for share in shares),
-            shares[0] in (0.25, 0.5, 0.75) and shares[1:] == (0.05, 0.2),
-        ),
-        *_upstream(run.upstream),
-        _network(s["network"]),
-        Difference(
-            "Input",
-            "60 s at 250 Hz (or 128, 300)",
-            f"{s['seconds']:g} s at {f'{run.fs:g} Hz' if run.fs else 'an unrecorded rate'}",
-            s["seconds"] == 60 and run.fs in (128, 250, 300),
-        ),
-        Difference("Labels", "REFERENCE.csv, version 2 (in its code)",
-                   str(data.get("labels_file", "not recorded")),
-                   data.get("labels_file") == "REFERENCE.csv"),
-        Difference("Standardisation", "the whole set",
-                   "the whole set" if s["statistics"] == "all" else "the training recordings",
-                   s["statistics"] == "all"),
-        _optimiser("Optimiser", s),
-        Difference("Batch", "by GPU memory", str(s["batch"]), None),
-        _precision("Precision", run.info),
-    ]  # fmt: skip
-    return points
-
-
-def _upstream(info: Mapping[str, Any] | None) -> list[Difference]:
-    if info is None:
-        return []
-    s, data = info["settings"], info.get("data") or {}
-    patients = sum(data.get(name) or 0 for name in ("train_patients", "validation_patients"))
-    frames = s["epochs"] * s["steps"] * s["batch"] * s.get("accumulate", 1)
-    task = info["name"]
-    if task == "future":
-        frames *= s["future"]["context"] + 1
-    simulated = bool(data.get("simulated"))
-    sets = info["dataset"] if isinstance(info["dataset"], list) else [info["dataset"]]
-    return [
-        Difference("Pretraining data", "Icentia11k",
-                   " + ".join(sets) + (", simulated" if simulated else ""),
-                   sets == ["icentia11k"] and not simulated),
-        Difference("Pretraining patients", "11,000", f"{patients:,}", patients == 11_000),
-        Difference("Pretraining frames", "42.8 million", _count(frames), frames >= 42_800_000),
-        Difference("Pretraining frame", "512, 2048 or 4096 samples at 250 Hz",
-                   f"{s['frame']} samples at {s['fs']:g} Hz",
-                   s["frame"] in (512, 2048, 4096) and s["fs"] == 250),
-        *_of_task(task, info),
-        _optimiser("Pretraining optimiser", s),
-        Difference("Pretraining batch", "by GPU memory", str(s["batch"]), None),
-        _precision("Pretraining precision", info),
-    ]  # fmt: skip
-
-
-def _of_task(task: str, info: Mapping[str, Any]) -> list[Difference]:
-    """The points of the protocol that one pretraining task alone has."""
-    if task == "beat":
-        classes = info["classes"]
-        return [Difference("Pretraining classes", "without an undefined class",
-                           ", ".join(classes), "undefined" not in classes)]  # fmt: skip
-    if task == "future":
-        setup = _future(info["settings"])
-        rows = [(8, 4, 2), (16, 8, 2), (16, 8, 8), (16, 16, 8)]
-        return [Difference("Context, negatives, offset", "16, 8, 8 (or the others of Table 1)",
-                           ", ".join(map(str, setup)), setup in rows)]  # fmt: skip
-    return []
-
-
-def _network(network: Mapping[str, Any]) -> Difference:
-    version = {"pre": "v2", "post": "v1"}[network.get("order", "pre")]
-    stages = network.get("stages", 4)
-    here = f"ResNet-{network['depth']}, {version}" + (f", {stages} stages" if stages < 4 else "")
-    same = network["depth"] in (18, 34, 50) and version == "v2" and stages == 4
-    return Difference("Network", "ResNet-18 (or 34, 50), v2", here, same)
-
-
-def _optimiser(what: str, settings: Mapping[str, Any]) -> Difference:
-    o = settings["optimiser"]
-    values = (o["lr"], o["beta1"], o["beta2"], o["eps"])
-    here = "Adam, " + ", ".join(f"{v:g}" for v in values)
-    return Difference(what, "Adam, default hyperparameters", here,
-                      values[:3] == (1e-3, 0.9, 0.999) and values[3] in (1e-7, 1e-8))  # fmt: skip
-
-
-def _precision(what: str, info: Mapping[str, Any]) -> Difference:
-    used = (info.get("environment") or {}).get("precision", info["settings"].get("precision"))
-    return Difference(what, "not stated", str(used), None)
-
-
-def _simulated(run: Run) -> bool:
-    return bool(run.data.get("simulated"))
-
-
-def _span(numbers: list[int]) -> str:
-    low, high = min(numbers), max(numbers)
-    return str(low) if low == high else f"{low} to {high}"
-
-
-def _count(number: int) -> str:
-    return f"{number / 1e6:.3g} million" if number >= 1e6 else f"{number:,}"
+    return mine.scores[metric].mean / base.scores[metric].mean - 1

@@ -12,17 +12,20 @@ import json
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
+from ..config import FinetuneSettings, PretrainSettings
 from ..errors import EcgpipeError
 from ..tasks.scores import confusion_of
 
 REQUIRED = ("kind", "name", "dataset", "classes", "settings")
-SETTINGS = {  # those that the report reads
+SETTINGS = {  # those that have always been there; younger ones have their defaults in older runs
     "pretrain": "frame fs epochs steps batch optimiser network",
     "finetune": "seconds repeats epochs patience batch train_share validation_share test_share "
     "statistics optimiser network",
@@ -34,12 +37,30 @@ class Predictions:
     """A network's answers for the items of one split."""
 
     keys: tuple[str, ...]
-    label: NDArray[np.int64]  # (n,) into the run's classes
+    label: NDArray[Any]  # (n,) int64 into the run's classes; of many_of (n, classes) bool
     probability: NDArray[np.float64]  # (n, classes)
 
     def confusion(self) -> NDArray[np.int64]:
-        """(classes, classes) counts; rows are true classes."""
+        """(classes, classes) counts; rows are true classes. Where an item has one class."""
         return confusion_of(self.label, self.probability)
+
+    def decision(self) -> NDArray[np.bool_]:
+        """(n, classes): the most probable class; of many_of all from .5 on."""
+        if self.label.ndim == 2:
+            return self.probability >= 0.5
+        best: NDArray[np.int64] = self.probability.argmax(1)
+        return best[:, None] == np.arange(self.probability.shape[1])
+
+    def truth(self) -> NDArray[np.bool_]:
+        """(n, classes): the true class or classes."""
+        if self.label.ndim == 2:
+            return self.label
+        return np.asarray(self.label[:, None] == np.arange(self.probability.shape[1]))
+
+    @cached_property
+    def place(self) -> dict[str, int]:
+        """Row of every key."""
+        return {key: row for row, key in enumerate(self.keys)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,12 +88,18 @@ class Run:
     folder: str  # its name, without the folders above it
     info: dict[str, Any]  # run.json
     repeats: tuple[Repeat, ...]  # all that were planned
-    examples: tuple[Example, ...] = ()
+    examples: tuple[Example, ...] = ()  # chosen before any training
+    misjudged: tuple[Example, ...] = ()  # chosen by the answers, worst first
 
     @property
     def classes(self) -> list[str]:
         """Symbols of the classes, in the order of the probabilities."""
         return list(self.info["classes"])
+
+    @property
+    def many_of(self) -> bool:
+        """Whether a recording has any number of classes, not one."""
+        return bool(self.info.get("answer") == "many_of")
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -129,18 +156,21 @@ def read_run(folder: Path) -> Run:
         _check(file, info["init"].get("run"))
     name, classes = folder.resolve().name, list(info["classes"])
     if info["kind"] == "pretrain":
-        return Run(name, info, (_repeat(folder, 0, classes, ["validation"]),))
+        return Run(name, info, (_repeat(folder, 0, classes, ["validation"], False),))
+    many = info.get("answer") == "many_of"
+    splits = ["train"] * many + ["validation", "test"]
     planned = set(range(int(info["settings"].get("repeats", 0))))
     present = {int(path.name[7:]) for path in folder.glob("repeat-*") if path.name[7:].isdigit()}
     repeats = tuple(
-        _repeat(folder / f"repeat-{number:02d}", number, classes, ["validation", "test"])
+        _repeat(folder / f"repeat-{number:02d}", number, classes, splits, many)
         for number in sorted(planned | present)
     )
-    return Run(name, info, repeats, _examples(folder / "examples.npz"))
+    drawn = [_examples(folder / f"{name}.npz") for name in ("examples", "misjudged")]
+    return Run(name, info, repeats, *drawn)
 
 
 def _check(file: Path, info: Any) -> None:
-    """Refuse a run.json, or the one inside it, that lacks what the report needs."""
+    """Refuse a run.json, or the one inside it, that lacks what the report needs; fill it up."""
     missing = [name for name in REQUIRED if not isinstance(info, dict) or name not in info]
     if not missing and info["kind"] in SETTINGS:
         missing = [
@@ -155,14 +185,23 @@ def _check(file: Path, info: Any) -> None:
             f"{file}: not the run.json of a pretraining or finetuning; missing: "
             f"{', '.join(missing)}; name another folder or run the training again"
         )
+    kind = PretrainSettings if info["kind"] == "pretrain" else FinetuneSettings
+    try:
+        info["settings"] = kind.model_validate(info["settings"]).model_dump()
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise EcgpipeError(
+            f"{file}: setting {'.'.join(map(str, first['loc']))}: {first['msg']}; "
+            "written by another version of ecgpipe? Take that one for its report"
+        ) from None
 
 
-def _repeat(folder: Path, number: int, classes: list[str], splits: list[str]) -> Repeat:
+def _repeat(folder: Path, number: int, classes: list[str], splits: list[str], many: bool) -> Repeat:
     history, answers = folder / "history.csv", folder / "predictions.csv"
     return Repeat(
         number,
         _history(history) if history.is_file() else {},
-        _predictions(answers, classes, splits) if answers.is_file() else {},
+        _predictions(answers, classes, splits, many) if answers.is_file() else {},
     )
 
 
@@ -175,14 +214,17 @@ def _history(file: Path) -> dict[str, NDArray[np.float64]]:
         raise EcgpipeError(f"{file}: {error}; every column holds numbers") from None
 
 
-def _predictions(file: Path, classes: list[str], splits: list[str]) -> dict[str, Predictions]:
+def _predictions(
+    file: Path, classes: list[str], splits: list[str], many: bool
+) -> dict[str, Predictions]:
     index = {name: number for number, name in enumerate(classes)}
     columns = [f"p_{name}" for name in classes]
-    found: dict[str, list[tuple[str, int, list[float]]]] = {split: [] for split in splits}
+    found: dict[str, list[tuple[str, Any, list[float]]]] = {split: [] for split in splits}
     for line, row in _rows(file, ["key", "label", *columns]):
         try:
             answer = [float(row[column]) for column in columns]
-            found[row.get("split", splits[0])].append((row["key"], index[row["label"]], answer))
+            true: Any = _flags(row["label"], index) if many else index[row["label"]]
+            found[row.get("split", splits[0])].append((row["key"], true, answer))
         except (KeyError, TypeError, ValueError) as error:
             raise EcgpipeError(
                 f"{file}, line {line}: cannot be used ({error}); "
@@ -196,8 +238,15 @@ def _predictions(file: Path, classes: list[str], splits: list[str]) -> dict[str,
         probability = np.array(values, np.float64)
         if not np.isfinite(probability).all():
             raise EcgpipeError(f"{file}: probabilities that are not finite; the training diverged")
-        result[split] = Predictions(keys, np.array(labels, np.int64), probability)
+        label = np.array(labels, np.bool_ if many else np.int64)
+        result[split] = Predictions(keys, label, probability)
     return result
+
+
+def _flags(label: str, index: dict[str, int]) -> list[bool]:
+    """Whether a recording has each class, of the classes joined by spaces."""
+    true = {index[name] for name in label.split()}
+    return [place in true for place in index.values()]
 
 
 def _rows(file: Path, needed: list[str]) -> Iterator[tuple[int, dict[str, str]]]:

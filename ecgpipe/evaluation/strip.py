@@ -23,12 +23,12 @@ from .marks import BEAT_NAMES, RHYTHM_NAMES, Stretch, rhythm_stretches
 from .sheet import INK, SOFT, Mark, Sheet, length, lines_of, spread
 
 # Without anything that names a time or a program: the same record gives the same bytes.
-_METADATA: dict[str, dict[str, None]] = {
+METADATA: dict[str, dict[str, None]] = {
     ".png": {"Software": None},
     ".svg": dict.fromkeys(("Date", "Creator", "Format", "Type")),
     ".pdf": dict.fromkeys(("CreationDate", "Creator", "Producer")),
 }
-_STYLE: Any = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "ecgpipe",
     "pdf.fonttype": 42,
@@ -81,7 +81,7 @@ def plot(store: Path, key: str, out: Path, start: str | float = 0, seconds: floa
         a sheet of 4 m.
     """
     kind = out.suffix.lower()
-    if kind not in _METADATA:
+    if kind not in METADATA:
         raise EcgpipeError(f"{out}: cannot be drawn; name a file that ends in .png, .svg or .pdf")
     if not (math.isfinite(seconds) and seconds > 0):
         raise EcgpipeError(f"--seconds {seconds:g}: nothing to draw; give a number above 0")
@@ -95,9 +95,9 @@ def plot(store: Path, key: str, out: Path, start: str | float = 0, seconds: floa
         )
     cut = _cut(opened, record, first, first + max(1, round(seconds * record.fs)))
     picture = io.BytesIO()
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = _draw(cut, _facts(opened, record, cut))
-        figure.savefig(picture, format=kind[1:], dpi=25.4 * _DOTS, metadata=_METADATA[kind])
+        figure.savefig(picture, format=kind[1:], dpi=25.4 * _DOTS, metadata=METADATA[kind])
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(picture.getvalue())
     return out

@@ -1,221 +1,231 @@
-"""The table of results: every initialisation beside the paper's cell, as rows, CSV and Markdown."""
+"""Tables of results: the paper's, filled with what was run, the other runs, and all runs as CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-import numpy as np
+from . import paper
+from .paper import RELATED, SETS, Column, Conditions, Start, Table
+from .results import NAMES, Row, metrics, sets, setup_text
+from .text import CLASS_NAMES, METRICS, fixed, mean_std, p_value, percent, signed
 
-from ..tasks.scores import class_f1, macro_f1
-from .paper import Cell, Difference, Score, cell, differences
-from .runs import Run
-
-DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
-NAMES = {
-    "random": "Random weights",
-    "beat": "Beat classification",
-    "rhythm": "Rhythm classification",
-    "heart_rate": "Heart rate classification",
-    "future": "Future prediction",
-}
-# What may differ between two rows that are compared: where they start, not what is done with them.
-_FREE = ("seed", "repeats", "device")
+Filled = dict[tuple[Start, Conditions], Row]
 
 
-class Spread(NamedTuple):
-    """Mean and standard deviation (ddof = 1) over repeats; no deviation for a single one."""
-
-    mean: float
-    std: float | None
-    n: int
-
-
-@dataclass(frozen=True, eq=False)
-class Row:
-    """One finetuning run in the table of results."""
-
-    run: Run
-    label: str
-    macro_f1: Spread | None  # None where no repeat has finished
-    class_f1: tuple[Spread, ...]
-    paper: Cell | None
-    differences: tuple[Difference, ...]  # the whole protocol, point by point
-    baseline: Spread | None  # macro F1 of the comparable run from random weights
-
-    @property
-    def to_paper(self) -> float | None:
-        """Macro F1 minus the paper's."""
-        if self.macro_f1 is None or self.paper is None:
-            return None
-        return self.macro_f1.mean - self.paper.macro_f1.mean
-
-    @property
-    def gain(self) -> float | None:
-        """Gain in macro F1 relative to random weights', the way the paper states gains."""
-        if self.macro_f1 is None or self.baseline is None or not self.baseline.mean:
-            return None
-        return self.macro_f1.mean / self.baseline.mean - 1
-
-    @property
-    def differing(self) -> list[Difference]:
-        """The points in which the protocol is known to differ from the paper's."""
-        return [point for point in self.differences if point.same is False]
+def filled(rows: Sequence[Row]) -> Filled:
+    """Which run stands in which cell of the paper; of several for one cell, the first."""
+    found: Filled = {}
+    for row in rows:
+        if row.paper:
+            found.setdefault(row.place, row)
+    return found
 
 
-def spread(values: Sequence[float]) -> Spread:
-    """Mean and standard deviation (ddof = 1) of at least one value."""
-    std = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return Spread(float(np.mean(values)), std, len(values))
-
-
-def rows(runs: Sequence[Run]) -> list[Row]:
-    """One row for each finetuning run; gains where a comparable run from random weights is there.
-
-    Comparable are runs with the same test recordings and labels, the same sampling rate and the
-    same settings but for seed, number of repeats and device.
-    """
-    result = []
-    for run, label in zip(runs, labels(runs), strict=True):
-        scores = _macro(run)
-        matrices = [answers.confusion() for answers in run.scored("test")]
-        by_class = np.array([class_f1(matrix) for matrix in matrices])
-        base = next((other for other in runs if is_random(other) and _comparable(run, other)), None)
-        result.append(
-            Row(
-                run,
-                label,
-                spread(scores) if scores else None,
-                tuple(spread(column) for column in by_class.T) if scores else (),
-                cell(run),
-                tuple(differences(run)),
-                spread(_macro(base)) if base and not is_random(run) else None,
+def paper_tables(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Every table of the paper in which a cell has a run, whole, cell by cell."""
+    found = filled(rows)
+    shown = []
+    for table in paper.TABLES:
+        columns = [column for _, block in table.blocks for column in block]
+        used = [found[place] for place in _places(table, columns) if place in found]
+        if used:
+            blocks = [_block(table, title, block, found) for title, block in table.blocks]
+            cells = [cell for block in blocks for line in block["rows"] for cell in line["cells"]]
+            ours = [cell for cell in cells if not cell["related"]]
+            shown.append(
+                {
+                    "number": table.number,
+                    "title": table.title,
+                    "note": table.note,
+                    "blocks": blocks,
+                    "runs": list(dict.fromkeys(used)),
+                    "done": sum(cell["score"] is not None for cell in ours),
+                    "cells": len(ours),
+                }
             )
-        )
-    return result
+    return shown
 
 
-def is_random(run: Run) -> bool:
-    """Whether a finetuning started from random weights."""
-    return run.upstream is None
+def _places(table: Table, columns: Sequence[Column]) -> Iterator[tuple[Start, Conditions]]:
+    for start in table.rows:
+        for column in columns:
+            yield start, column.conditions
 
 
-def same_test(runs: Sequence[Run]) -> bool:
-    """Whether all finished repeats were tested on the same recordings with the same labels."""
-    tests = {
-        frozenset(zip(answers.keys, answers.label.tolist(), strict=True))
-        for run in runs
-        for answers in run.scored("test")
+def _block(table: Table, title: str, columns: Sequence[Column], found: Filled) -> dict[str, Any]:
+    several = len({start.name for start in table.rows}) < len(table.rows)
+    lines = [
+        {
+            "label": NAMES[start.name],
+            "setup": setup_text(start) if several else "",
+            "group": several and [s.name for s in table.rows].index(start.name) == place,
+            "cells": [_cell(start, column, found) for column in columns],
+        }
+        for place, start in enumerate(table.rows)
+    ]
+    return {"title": title, "columns": [column.title for column in columns], "rows": lines}
+
+
+def _cell(start: Start, column: Column, found: Filled) -> dict[str, Any]:
+    """One cell: our score and how many repeats it rests on, then lines that compare it."""
+    row = found.get((start, column.conditions))
+    theirs = paper.cells()[start, column.conditions].scores[column.metric]
+    cell: dict[str, Any] = {
+        "column": column.title,
+        "related": start == RELATED,
+        "score": None,
+        "state": "" if start == RELATED else "not run",
+        "differs": False,
+        "lines": [("Paper", mean_std(theirs))],
     }
-    return len(tests) <= 1
+    if row is None:
+        return cell
+    done, planned = len(row.run.finished), len(row.run.repeats)
+    cell["state"] = f"n = {done}" if done == planned else f"{done} of {planned} finished"
+    change = row.to_paper(column.metric)
+    if change is None:
+        return cell
+    cell["score"] = mean_std(row.scores[column.metric])
+    cell["differs"] = bool(row.differing)
+    error = "" if change.error is None else f"\xa0±\xa0{fixed(change.error)}"
+    cell["lines"].append(("Diff.", _join(signed(change.difference) + error, p_value(change.p))))
+    theirs_gain = paper.gain(start, column.conditions, column.metric)
+    if theirs_gain is not None:
+        change = row.to_random(column.metric)
+        tested = p_value(change.p) if change else ""
+        cell["lines"] += [
+            ("Gain", _join(percent(row.gain(column.metric)), tested)),
+            ("", f"paper {percent(theirs_gain)}"),
+        ]
+    return cell
 
 
-def labels(runs: Sequence[Run]) -> list[str]:
-    """A name for each run, with whatever of its conditions tells the runs apart."""
-    names = [[NAMES.get(run.info["name"], run.info["name"])] for run in runs]
-    conditions = [
-        [f"on {sets(run.upstream)}" if run.upstream else "" for run in runs],
-        [f"frame {run.upstream['settings']['frame']}" if run.upstream else "" for run in runs],
-        [f"{100 * run.settings['train_share']:g} % train" for run in runs],
-        [f"{run.fs:g} Hz" if run.fs else "" for run in runs],
-        [f"ResNet-{run.settings['network']['depth']}" for run in runs],
-    ]
-    for values in conditions:
-        if len({value for value in values if value}) > 1:
-            for name, value in zip(names, values, strict=True):
-                name += [value] if value else []
-    joined = [", ".join(name) for name in names]
-    return [
-        f"{name} ({run.folder})" if joined.count(name) > 1 else name
-        for name, run in zip(joined, runs, strict=True)
-    ]
+def _join(*parts: str) -> str:
+    return ", ".join(part for part in parts if part)
 
 
-def sets(info: dict[str, Any]) -> str:
-    """The data sets of a run.json in words."""
-    names = info["dataset"]
-    return names if isinstance(names, str) else " + ".join(names)
-
-
-def csv_text(table: Sequence[Row]) -> str:
-    """The table with unrounded numbers, one line a run, empty where there is no number."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    classes = table[0].run.classes if table else []
-    writer.writerow(
-        ["run", "initialisation", "dataset", "pretraining_data", "frame", "train_share", "fs"]
-        + ["depth", "repeats", "repeats_planned", "macro_f1", "macro_f1_std"]
-        + [f"f1_{name}{end}" for name in classes for end in ("", "_std")]
-        + ["paper_table", "paper_macro_f1", "paper_macro_f1_std", "difference_to_paper"]
-        + ["relative_gain_over_random", "differs_from_paper_in"]
-    )
-    for row in table:
-        run, up, theirs = row.run, row.run.upstream, row.paper
-        scores = [(s.mean, s.std) for s in (row.macro_f1, *row.class_f1) if s]
-        numbers = [_number(value) for score in scores for value in score]
-        writer.writerow(
-            [run.folder, run.info["name"], sets(run.info), sets(up) if up else ""]
-            + [up["settings"]["frame"] if up else "", run.settings["train_share"], run.fs]
-            + [run.settings["network"]["depth"], len(run.finished), len(run.repeats)]
-            + (numbers or [""] * 2 * (1 + len(classes)))
-            + ([theirs.table, *theirs.macro_f1] if theirs else [""] * 3)
-            + [_number(row.to_paper), _number(row.gain)]
-            + ["; ".join(point.what for point in row.differing)]
+def other_tables(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The runs that stand in no cell of the paper, a table for each data set."""
+    placed = set(filled(rows).values())
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        if row not in placed:
+            groups.setdefault((row.run.info["dataset"], *row.run.classes), []).append(row)
+    tables = []
+    for (dataset, *classes), members in groups.items():
+        many = members[0].run.many_of
+        names = [*metrics(members[0].run), *([] if many else [f"f1_{name}" for name in classes])]
+        tables.append(
+            {
+                "title": SETS.get(dataset, dataset),
+                "columns": ["Repeats", *map(metric_text, names), "Gain over random"],
+                "rows": [_flat(row, names) for row in members],
+                "twice": [row.label for row in members if row.paper],
+            }
         )
+    return tables
+
+
+def _flat(row: Row, names: Sequence[str]) -> dict[str, Any]:
+    change = row.to_random(row.main)
+    gain = _join(percent(row.gain(row.main)), p_value(change.p) if change else "")
+    repeats = f"{len(row.run.finished)} of {len(row.run.repeats)}"
+    values = [repeats, *(mean_std(row.scores.get(name)) for name in names), gain]
+    return {"label": row.label, "values": values}
+
+
+def metric_text(name: str) -> str:
+    """A score's name in words."""
+    kind, _, of = name.partition("_")
+    if name in METRICS or kind not in ("f1", "auc"):
+        return METRICS.get(name, name)
+    known = f"{CLASS_NAMES[of]} ({of})" if of in CLASS_NAMES else of
+    return f"{METRICS.get(kind, kind.upper())} {known}"
+
+
+def csv_text(rows: Sequence[Row]) -> str:
+    """All runs with unrounded numbers, one line each, empty where there is no number."""
+    lines = [_groups(row) for row in rows]
+    columns = list(
+        dict.fromkeys(
+            name for groups in zip(*lines, strict=True) for group in groups for name in group
+        )
+    )
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, restval="", lineterminator="\n")
+    if columns:
+        writer.writeheader()
+    for groups in lines:
+        writer.writerow({name: _plain(v) for group in groups for name, v in group.items()})
     return out.getvalue()
 
 
-def markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; bars and line ends in the cells are made harmless."""
-    lines = [header, ["---"] * len(header), *body]
-    return "".join("| " + " | ".join(map(plain, line)) + " |\n" for line in lines)
+def _groups(row: Row) -> list[dict[str, Any]]:
+    """A run's line of the CSV, in groups of columns that stay together."""
+    run, up, place = row.run, row.run.upstream, row.place[1]
+    overall = metrics(run)
+    theirs = row.paper.scores if row.paper else {}
+    compared = dict.fromkeys([*overall, *theirs])
+    means: dict[str, Any] = {}
+    for name in dict.fromkeys([*overall, *row.values]):
+        score = row.scores.get(name)
+        means |= {name: score and score.mean, f"{name}_std": score and score.std}
+    beside: dict[str, Any] = {"paper_table": row.paper.table if row.paper else None}
+    for name in compared:
+        score, change, gain = theirs.get(name), row.to_paper(name), row.to_random(name)
+        beside |= {
+            f"paper_{name}": score and score.mean,
+            f"paper_{name}_std": score and score.std,
+            f"difference_{name}": change and change.difference,
+            f"difference_{name}_se": change and change.error,
+            f"difference_{name}_p": change and change.p,
+            f"gain_{name}": row.gain(name),
+            f"gain_{name}_p": gain and gain.p,
+            f"paper_gain_{name}": row.paper_gain(name),
+        }
+    return [
+        {
+            "run": run.folder,
+            "initialisation": run.info["name"],
+            "dataset": sets(run.info),
+            "simulated": "yes" if run.data.get("simulated") else "no",
+            "pretraining_data": sets(up) if up else "",
+            "pretraining_setup": row.place[0].setup.strip("-"),
+            "train_share": "official folds" if place.share is None else place.share,
+            "fs": place.fs or None,
+            "depth": place.depth,
+            "repeats": len(run.finished),
+            "repeats_planned": len(run.repeats),
+        },
+        means,
+        {
+            f"threshold_{name}_{end}": value
+            for name, values in row.thresholds.items()
+            for end, value in (
+                ("mean", sum(values) / len(values)),
+                ("min", min(values)),
+                ("max", max(values)),
+            )
+        },
+        beside,
+        {"differs_from_paper_in": "; ".join(point.what for point in row.differing)},
+    ]
 
 
-def plain(text: str) -> str:
-    """Text for Markdown: on one line, and neither a column's end nor a tag in it."""
-    text = text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
-    return " ".join(text.splitlines())
-
-
-def mean_std(score: Spread | Score | None) -> str:
-    """As the paper prints it: ``.731 ± .019``; the mean alone where there is no deviation."""
-    if score is None:
-        return DASH
-    return f"{fixed(score.mean)}\xa0±\xa0{fixed(score.std) if score.std is not None else DASH}"
-
-
-def fixed(value: float) -> str:
-    """Three decimals without the leading zero."""
-    return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 0.9995 else f"{value:.3f}"
-
-
-def signed(value: float | None) -> str:
-    """Three decimals with their sign, or a dash."""
+def _plain(value: Any) -> Any:
     if value is None:
-        return DASH
-    return ("+" if value >= 0 else MINUS) + fixed(abs(value))
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else value
 
 
-def percent(value: float | None) -> str:
-    """A share as a percentage with its sign, or a dash."""
-    if value is None:
-        return DASH
-    return ("+" if value >= 0 else MINUS) + f"{100 * abs(value):.1f} %"
-
-
-def _macro(run: Run) -> list[float]:
-    return [macro_f1(answers.confusion()) for answers in run.scored("test")]
-
-
-def _comparable(one: Run, other: Run) -> bool:
-    if not (one.finished and other.finished) or one.fs != other.fs:
-        return False
-    settings = [{k: v for k, v in run.settings.items() if k not in _FREE} for run in (one, other)]
-    return settings[0] == settings[1] and same_test([one, other])
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.6f}"
+def markdown_cell(cell: dict[str, Any]) -> str:
+    """A cell of a paper's table as lines of text."""
+    first = cell["score"] or ""
+    if cell["state"]:
+        first += f" ({cell['state']})" if first else cell["state"]
+    first += " †" if cell["differs"] else ""
+    lines = [f"{name} {value}".strip() for name, value in cell["lines"]]
+    return "\n".join([first, *lines] if first else lines)

@@ -6,8 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..tasks import scores
+from .paper import SETS, Score
+from .results import Row, is_random, metrics, rows, same_test
 from .runs import Run, read_run
-from .tables import Row, Spread, fixed, is_random, mean_std, percent, rows, same_test
+from .text import METRICS, NAMED, fixed, mean_std, p_value, percent
+
+_SURE = 0.05  # p below which a difference is called one
 
 
 def summary(folder: Path) -> str:
@@ -24,10 +28,11 @@ def summary(folder: Path) -> str:
     if run.info["kind"] == "pretrain":
         return f"{folder}: {of_frames(run)}"
     (row,) = rows([run])
-    by_class = zip(run.classes, row.class_f1, strict=True)
-    classes = ", ".join(f"{name} {fixed(score.mean)}" for name, score in by_class)
-    assert row.macro_f1
-    return f"{folder}: test macro F1 {_score(row)}; {classes}"
+    first, *others = metrics(run)
+    told = [f"{METRICS[name]} {mean_std(row.scores.get(name))}" for name in others]
+    if not others:
+        told = [f"{name} {fixed(row.scores[f'f1_{name}'].mean)}" for name in run.classes]
+    return f"{folder}: test {NAMED[first]} {_score(row)}; {', '.join(told)}"
 
 
 def of_frames(run: Run) -> str:
@@ -47,19 +52,22 @@ def of_frames(run: Run) -> str:
 
 
 def headline(table: Sequence[Row], pretrained: Sequence[Run]) -> list[str]:
-    """The result in a sentence or two."""
-    done = [row for row in table if row.macro_f1]
+    """The result in a few sentences."""
+    done = [row for row in table if row.main in row.scores]
     if not table:
         finished = [run.folder for run in pretrained if run.finished]
         return [f"Pretraining only ({', '.join(finished) or 'not finished'}); no finetuning run."]
     if not done:
         return ["No repeat has finished yet, so there is no result."]
-    simulated = any(row.run.data.get("simulated") for row in table)
-    start = "On simulated recordings, which say nothing about patients: " if simulated else ""
-    sentences = [start + _gain(row) for row in done if row.gain is not None]
+    simulated = [row for row in done if row.run.data.get("simulated")]
+    start = "On simulated recordings, which say nothing about patients: "
+    start = start if len(simulated) == len(done) else ""
+    gains = [row for row in done if row.gain(row.main) is not None]
+    sentences = _gains([row for row in gains if row not in simulated] or gains)
     if not sentences:
-        best = [f"{row.label}: test macro F1 {_score(row)}" for row in done]
-        sentences = [start + "; ".join(best) + "."]
+        best = [f"{row.label}: test {NAMED[row.main]} {_score(row)}" for row in done]
+        few = len(best) <= 3
+        sentences = ["; ".join(best) + "." if few else f"{len(best)} runs have finished repeats."]
         if any(not is_random(row.run) for row in done):
             sentences.append(
                 "No gain is stated, because there is no run from random weights with the same test "
@@ -67,84 +75,136 @@ def headline(table: Sequence[Row], pretrained: Sequence[Run]) -> list[str]:
             )
         else:
             sentences.append("There is no finished run from pretrained weights to compare with.")
+    return [start + sentences[0], *sentences[1:], *_beside_the_paper(done)]
+
+
+def _gains(gains: Sequence[Row]) -> list[str]:
+    """A sentence for each gain, or for each data set with more than two."""
+    sentences: list[str] = []
+    for dataset in dict.fromkeys(row.run.info["dataset"] for row in gains):
+        here = [row for row in gains if row.run.info["dataset"] == dataset]
+        if len(here) <= 2:
+            sentences += [_gain(row) for row in here]
+            continue
+        values = {row: row.gain(row.main) or 0.0 for row in here}
+        best, worst = max(values, key=values.__getitem__), min(values, key=values.__getitem__)
+        up = sum(value > 0 for value in values.values())
+        changes = {row: row.to_random(row.main) for row in here}
+        sure = sum(bool(c and c.p is not None and c.p < _SURE) for c in changes.values())
+        base = best.baseline
+        assert base
+        sentences.append(
+            f"{SETS.get(dataset, dataset)}: pretraining raises the test {NAMED[best.main]} in {up} "
+            f"of {len(here)} comparisons with random weights (gains {percent(values[worst])} to "
+            f"{percent(values[best])}; {sure} with p\xa0<\xa0.05), most from "
+            f"{mean_std(base.scores[best.main])} to {mean_std(best.scores[best.main])} "
+            f"({best.label})."
+        )
     return sentences
 
 
 def _gain(row: Row) -> str:
-    ours, base = row.macro_f1, row.baseline
-    assert ours and base and row.gain is not None
-    change = ours.mean - base.mean
-    verb = "raises" if change > 0 else "lowers"
+    change, base = row.to_random(row.main), row.baseline
+    assert change and base
+    ours, theirs = row.scores[row.main], base.scores[row.main]
+    verb = "raises" if change.difference > 0 else "lowers"
     text = (
-        f"Pretraining ({row.label}) {verb} the test macro F1 from {mean_std(base)} (random "
-        f"weights, {_times(base)}) to {mean_std(ours)} ({_times(ours)}), a relative change of "
-        f"{percent(row.gain)}."
+        f"Pretraining ({row.label}) {verb} the test {NAMED[row.main]} from {mean_std(theirs)} "
+        f"(random weights, {_times(theirs)}) to {mean_std(ours)} ({_times(ours)}), a relative "
+        f"change of {percent(row.gain(row.main))}."
     )
-    if ours.std is None or base.std is None:
+    if ours.std is None or theirs.std is None:
         return text + " With a single repeat the spread between repeats is unknown."
-    if abs(change) <= max(ours.std, base.std):
-        return text + " That is within one standard deviation of the repeats."
-    return text
+    if change.p is None:
+        return text
+    verdict = "no more than repeats vary" if change.p >= _SURE else "more than repeats vary"
+    return text + f" That is {verdict} (Welch’s test, {p_value(change.p)})."
+
+
+def _beside_the_paper(done: Sequence[Row]) -> list[str]:
+    """In how many of the paper's cells that have a run our number differs from the paper's."""
+    changes = [change for row in done if (change := row.to_paper(row.main))]
+    tested = [change for change in changes if change.p is not None]
+    if len(tested) < 3:
+        return []
+    alike = sum(change.p >= _SURE for change in tested if change.p is not None)
+    return [
+        f"Of {len(tested)} runs that stand in a cell of the paper’s tables, {len(tested) - alike} "
+        f"differ from it at p\xa0<\xa0.05 (Welch’s test)."
+    ]
 
 
 def _score(row: Row) -> str:
-    assert row.macro_f1
-    return f"{mean_std(row.macro_f1)} ({_times(row.macro_f1)})"
+    score = row.scores[row.main]
+    return f"{mean_std(score)} ({_times(score)})"
 
 
-def _times(score: Spread) -> str:
+def _times(score: Score) -> str:
     return f"{score.n} repeat{'s' if score.n > 1 else ''}"
 
 
 def to_the_paper(table: Sequence[Row]) -> list[str]:
-    """The paper's numbers for the rows, and whether they may be compared."""
+    """Which runs stand beside the paper like for like, which do not, which have no cell."""
+    done = [row for row in table if row.main in row.scores]
+    none = [row.label for row in done if row.paper is None]
+    unlike = [row.label for row in done if row.paper and row.differing]
+    alike = [row.label for row in done if row.paper and not row.differing]
     sentences = []
-    for row in table:
-        if row.macro_f1 is None:
-            continue
-        if row.paper is None:
-            sentences.append(f"{row.label}: the paper has no result under these conditions.")
-            continue
-        theirs = row.paper.macro_f1
-        text = f"{row.label}: the paper reports {mean_std(theirs)} (Table {row.paper.table}). "
-        if row.differing:
-            points = ", ".join(point.what.lower() for point in row.differing)
-            text += f"Not like for like, since the protocols differ in: {points}."
-        else:
-            inside = abs(row.to_paper or 0) <= theirs.std
-            text += (
-                f"The protocol is the same in every point that the paper states, and our mean lies "
-                f"{'within' if inside else 'outside'} one standard deviation "
-                f"(± {fixed(theirs.std)}) of its mean."
-            )
-        sentences.append(text)
+    if alike:
+        sentences.append(
+            f"{'; '.join(alike)}: the protocol is the same in every point that the paper states."
+        )
+    if unlike:
+        sentences.append(
+            f"Not like for like, since the protocols differ in points marked below (†): "
+            f"{'; '.join(unlike)}."
+        )
+    if none:
+        sentences.append(f"{'; '.join(none)}: the paper has no result under these conditions.")
     return sentences
+
+
+def _numbers(numbers: Sequence[int]) -> str:
+    first, last = numbers[0], numbers[-1]
+    if len(numbers) > 2 and last - first == len(numbers) - 1:
+        return f"{first} to {last}"
+    return ", ".join(map(str, numbers))
 
 
 def problems(table: Sequence[Row], pretrained: Sequence[Run]) -> list[str]:
     """What is missing or does not fit together."""
     found = []
+    simulated = [row.label for row in table if row.run.data.get("simulated")]
+    if simulated:
+        found.append(f"Simulated recordings: {'; '.join(simulated)}.")
     for row in table:
         run = row.run
-        left = [str(repeat.number) for repeat in run.repeats if not repeat.predictions]
+        left = [repeat.number for repeat in run.repeats if not repeat.predictions]
         if left:
             found.append(
-                f"{row.label}: no predictions of repeat {', '.join(left)}, not finished; its "
+                f"{row.label}: no predictions of repeat {_numbers(left)}, not finished; its "
                 f"numbers rest on {len(run.finished)} of {len(run.repeats)} repeats."
             )
-        if run.data.get("simulated"):
-            found.append(f"{row.label}: the recordings are simulated.")
         if not same_test([run]):
             found.append(f"{row.label}: the repeats were tested on different recordings.")
-        here = [other.info.get("digest") for other in pretrained]
-        if run.upstream and run.upstream.get("digest") not in here:
+    here = [other.info.get("digest") for other in pretrained]
+    missing = [
+        row.label
+        for row in table
+        if row.run.upstream and row.run.upstream.get("digest") not in here
+    ]
+    if missing:
+        found.append(
+            "The pretraining run is not part of this report, so its curves are missing: "
+            f"{'; '.join(missing)}."
+        )
+    for dataset in dict.fromkeys(row.run.info["dataset"] for row in table):
+        done = [row.run for row in table if row.run.finished and row.run.info["dataset"] == dataset]
+        if all(same_test([run]) for run in done) and not same_test(done):
             found.append(
-                f"{row.label}: its pretraining run is not part of this report, so its curves are "
-                "missing."
+                f"{SETS.get(dataset, dataset)}: the runs were tested on different recordings; "
+                "their scores do not compare."
             )
-    done = [row.run for row in table if row.run.finished]
-    if done and all(same_test([run]) for run in done) and not same_test(done):
-        found.append("The runs were tested on different recordings; their scores do not compare.")
     for run in pretrained:
         if not run.finished:
             found.append(f"Pretraining {run.folder} has no predictions.csv: not finished.")

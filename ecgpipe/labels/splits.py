@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+FEWEST = 20  # of a combination of classes: one of them for a validation set of 5 %
 
 
 def hold_out(patients: Sequence[str], share: float, seed: int, fewest: int = 1) -> list[str]:
@@ -59,6 +61,25 @@ def same_side(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
             other = first.setdefault(shared, key)
             leader[find(other)] = find(key)
     return {key: find(key) for key in leader}
+
+
+def strata(
+    label: Mapping[str, int | tuple[int, ...]], fewest: int = FEWEST
+) -> dict[str, int | tuple[int, ...]]:
+    """What every key counts for in a stratified split: its class, or its combination of classes.
+
+    A combination with fewer than ``fewest`` keys cannot be spread over all sides; its keys count
+    for the rarest of their classes instead. Single classes stay as they are.
+    """
+    combined = Counter(label.values())
+    single = Counter(at for found in label.values() if isinstance(found, tuple) for at in found)
+
+    def stratum(found: int | tuple[int, ...]) -> int | tuple[int, ...]:
+        if not isinstance(found, tuple) or combined[found] >= fewest or not found:
+            return found
+        return (min(found, key=lambda at: (single[at], at)),)
+
+    return {key: stratum(found) for key, found in label.items()}
 
 
 def stratified_split(

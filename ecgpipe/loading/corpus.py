@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ..errors import EcgpipeError
 from ..labels.qrs import main_lead
 from ..storage.store import Store
 from ..storage.verify import check_files
+
+NOTHING: Mapping[str, Collection[str]] = MappingProxyType({})
 
 
 class Symbols(NamedTuple):
@@ -60,7 +63,13 @@ class Corpus(NamedTuple):
         return [shard for shard in chosen if shard.records]
 
 
-def open_corpus(stores: Sequence[Store], fs: float, span: int, annotated: bool) -> Corpus:
+def open_corpus(
+    stores: Sequence[Store],
+    fs: float,
+    span: int,
+    annotated: bool,
+    unseen: Mapping[str, Collection[str]] = NOTHING,
+) -> Corpus:
     """List the records that items of a task can be drawn from.
 
     Parameters
@@ -73,6 +82,9 @@ def open_corpus(stores: Sequence[Store], fs: float, span: int, annotated: bool) 
         Samples from an item's first to its last; shorter records are left out, and counted.
     annotated
         Whether a record needs annotated beats; one without is left out, and counted.
+    unseen
+        By data set, records that are left out, and counted, because a network that is trained here
+        will be tested on them.
 
     Raises
     ------
@@ -92,9 +104,12 @@ def open_corpus(stores: Sequence[Store], fs: float, span: int, annotated: bool) 
             )
         check_files(store)
         by_part: dict[str, list[Source]] = {}
-        bare = short = 0
+        bare = short = tested = 0
+        kept_back = set(unseen.get(recipe["dataset"], ()))
         for row in store.rows():
-            if annotated and row["beats"] is None:
+            if row["key"] in kept_back:
+                tested += 1
+            elif annotated and row["beats"] is None:
                 bare += 1
             elif row["samples"] < span:
                 short += 1
@@ -110,9 +125,14 @@ def open_corpus(stores: Sequence[Store], fs: float, span: int, annotated: bool) 
             Shard(store.shard(part), symbols, recipe["main_lead"], tuple(records))
             for part, records in by_part.items()
         ]
-        for count, why in ((bare, "without annotated beats"), (short, f"under {span} samples")):
+        whys = (
+            (tested, "that finetuning tests on"),
+            (bare, "without annotated beats"),
+            (short, f"under {span} samples"),
+        )
+        for count, why in whys:
             if count:
-                notes.append(f"{recipe['dataset']}: {count} records {why} left out")
+                notes.append(f"{recipe['dataset']}: {count:,} records {why} left out")
     if not shards:
         raise EcgpipeError(
             "no record to draw frames from: " + "; ".join(notes or ["the shards are empty"])

@@ -141,12 +141,19 @@ def _read_original(entry: Entry, files: Files) -> Record:
         raise BadRecord(
             f"{REFERENCE}: unknown label {', '.join(sorted(unknown))} of {entry.key}; known: 1 to 9"
         )
-    strip, error = _original_strip(name, files[name])
+    strip, error = original_strip(name, files[name])
     statements = tuple(dict.fromkeys(entry.statements))
     return Record(entry.key, entry.patient, *strip, statements=statements, quantisation=error)
 
 
-def _original_strip(name: str, data: bytes) -> tuple[Strip, float]:
+def original_strip(name: str, data: bytes) -> tuple[Strip, float]:
+    """The signal of a file in the original form, and its largest rounding error, mV.
+
+    Raises
+    ------
+    BadRecord
+        No MATLAB file with a struct ``ECG``, or one without twelve leads of numbers.
+    """
     from scipy.io import loadmat
 
     try:

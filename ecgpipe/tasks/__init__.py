@@ -14,7 +14,6 @@ from ..config import Labels, PretrainSettings
 from ..labels import beats, heart_rates, rhythms
 from ..loading.corpus import Symbols
 from ..loading.frames import Frames
-from ..sources import cinc2017
 from ..types import Record
 
 Starts = NDArray[np.int64]
@@ -22,11 +21,12 @@ Starts = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Task:
-    """One of several answers for every item, trained with cross-entropy."""
+    """What is learnt of an item: a frame, a whole record, or a context with a future."""
 
     kind: Literal["frames", "records", "contrastive"]  # what an item is and who labels it
-    best: str  # the validation score that chooses the epoch, a key of tasks.scores
-    classes: tuple[str, ...] = ()  # of a contrastive task: its candidates, whose number is set
+    answer: Literal["one_of", "many_of", "contrastive"]  # a key of tasks.answers
+    best: str  # what chooses the epoch in validation: a score of the answer, or its loss
+    classes: tuple[str, ...] = ()  # of frames; those of records are the shards' statements
     label: Callable[[Labels, Record, Symbols, Starts, int], NDArray[np.int64]] | None = None
     needs_beats: bool = False  # whether frames can only come from annotated records
 
@@ -68,12 +68,16 @@ def _heart_rate(
 
 
 TASKS: dict[str, Task] = {
-    "beat": Task("frames", "accuracy", beats.CLASSES, _beat, needs_beats=True),
-    "rhythm": Task("frames", "accuracy", rhythms.CLASSES, _rhythm, needs_beats=True),
-    "heart_rate": Task("frames", "accuracy", heart_rates.CLASSES, _heart_rate),
-    "future": Task("contrastive", "accuracy"),
-    "cinc2017": Task("records", "macro_f1", cinc2017.CLASSES),
+    "beat": Task("frames", "one_of", "accuracy", beats.CLASSES, _beat, needs_beats=True),
+    "rhythm": Task("frames", "one_of", "accuracy", rhythms.CLASSES, _rhythm, needs_beats=True),
+    "heart_rate": Task("frames", "one_of", "accuracy", heart_rates.CLASSES, _heart_rate),
+    "future": Task("contrastive", "contrastive", "accuracy"),
+    "cinc2017": Task("records", "one_of", "macro_f1"),
+    "ptbxl": Task("records", "many_of", "loss"),
+    "icbeb2018": Task("records", "many_of", "loss"),
 }
+
+DOWNSTREAM = tuple(name for name, task in TASKS.items() if task.kind == "records")
 
 
 def classes_of(settings: PretrainSettings) -> tuple[str, ...]:

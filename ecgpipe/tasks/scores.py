@@ -7,6 +7,8 @@ small test set happens to hold. Balanced accuracy is the mean recall over the cl
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -44,17 +46,17 @@ def confusion(label: ArrayLike, predicted: ArrayLike, classes: int) -> NDArray[n
 
 def class_precision(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
     """Share of the items predicted as a class that belong to it, shape (classes,)."""
-    return _ratio(np.diag(matrix), matrix.sum(0))
+    return ratio(np.diag(matrix), matrix.sum(0))
 
 
 def class_recall(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
     """Share of a class' items that are predicted as it, shape (classes,)."""
-    return _ratio(np.diag(matrix), matrix.sum(1))
+    return ratio(np.diag(matrix), matrix.sum(1))
 
 
 def class_f1(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
     """Harmonic mean of precision and recall, 2 TP / (2 TP + FP + FN), shape (classes,)."""
-    return _ratio(2 * np.diag(matrix), matrix.sum(0) + matrix.sum(1))
+    return ratio(2 * np.diag(matrix), matrix.sum(0) + matrix.sum(1))
 
 
 def macro_f1(matrix: NDArray[np.int64]) -> float:
@@ -64,7 +66,7 @@ def macro_f1(matrix: NDArray[np.int64]) -> float:
 
 def accuracy(matrix: NDArray[np.int64]) -> float:
     """Share of the items whose class is predicted."""
-    return float(_ratio(np.trace(matrix), matrix.sum()))
+    return float(ratio(np.trace(matrix), matrix.sum()))
 
 
 def balanced_accuracy(matrix: NDArray[np.int64]) -> float:
@@ -106,15 +108,26 @@ def confusion_of(label: ArrayLike, probability: ArrayLike) -> NDArray[np.int64]:
     values = np.asarray(probability)
     if values.ndim != 2 or 0 in values.shape:
         raise EcgpipeError(f"scores: (items, classes) probabilities needed, not {values.shape}")
-    if not np.isfinite(values).all():
+    check_finite(values)
+    return confusion(label, values.argmax(1), values.shape[1])
+
+
+def check_finite(probability: NDArray[Any]) -> None:
+    """Refuse probabilities that are not finite.
+
+    Raises
+    ------
+    EcgpipeError
+        Some are not.
+    """
+    if not np.isfinite(probability).all():
         raise EcgpipeError(
             "scores: some probabilities are not finite, so the training diverged; "
             "lower the learning rate (optimiser.lr) or set precision=fp32"
         )
-    return confusion(label, values.argmax(1), values.shape[1])
 
 
-def _ratio(part: ArrayLike, whole: ArrayLike) -> NDArray[np.float64]:
-    """Quotient in which 0/0 is 0."""
+def ratio(part: ArrayLike, whole: ArrayLike) -> NDArray[np.float64]:
+    """Quotient in which 0/0 is 0, element by element."""
     part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
     return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)

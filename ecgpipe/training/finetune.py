@@ -5,40 +5,40 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice, zip_longest
+from itertools import islice
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from ..config import FinetuneSettings
 from ..errors import EcgpipeError
 from ..files import sha256, write_json
-from ..labels.qrs import main_lead
-from ..labels.splits import same_side, stratified_split
 from ..loading.recordings import Recordings, batches, chunks, load_recordings, shuffled
 from ..models.resnet import ResNet
 from ..models.transfer import transfer
 from ..progress import say
 from ..storage.manifest import moments
 from ..storage.store import Store
-from ..tasks import TASKS, Task
+from ..tasks import DOWNSTREAM, TASKS, Task
+from ..tasks.answers import ANSWERS
 from .device import Device, choose
+from .examples import EXAMPLES, MISJUDGED, save_examples, save_misjudged
 from .loop import Plan, finish, fit, new_network, predict
 from .pretrain import write_predictions
 from .run import MODEL, PREDICTIONS, claimed, describe, describe_input, load
+from .sides import draw_sides
 
-EXAMPLES, TRANSFER = "examples.npz", "transfer.json"
+TRANSFER = "transfer.json"
 
 
 def finetune(shards: Path, run: Path, settings: FinetuneSettings, init: Path | None = None) -> None:
     """Train on a downstream data set, several times, from random or pretrained weights.
 
     The test records are the same in every repeat and for every ``init``; training and validation
-    records are drawn anew for each repeat. Leaves a folder ``repeat-NN`` for each repeat with
-    ``history.csv``, ``model.pt`` and ``predictions.csv``, and beside them ``run.json``,
-    ``split.json`` (keys of every side), ``examples.npz`` (test recordings for the report) and, from
-    pretrained weights, ``transfer.json`` (what became of every tensor).
+    records are drawn anew for each repeat, unless the set comes with folds of its own. Leaves a
+    folder ``repeat-NN`` for each repeat with ``history.csv``, ``model.pt`` and ``predictions.csv``,
+    and beside them ``run.json``, ``split.json`` (keys of every side), ``examples.npz`` and
+    ``misjudged.npz`` (test recordings for the report) and, from pretrained weights,
+    ``transfer.json`` (what became of every tensor).
 
     Parameters
     ----------
@@ -60,25 +60,22 @@ def finetune(shards: Path, run: Path, settings: FinetuneSettings, init: Path | N
     name = store.recipe["dataset"]
     task = TASKS.get(name)
     if task is None or task.kind != "records":
-        raise EcgpipeError(f"{shards}: {name} is no set to finetune on")
-    pretrained = load(init / MODEL) if init else None
-    if init and not (init / PREDICTIONS).is_file():
-        raise EcgpipeError(f"{init}: pretraining is not finished; run its command again")
-    for part in ("depth", "order"):
-        wanted = getattr(settings.network, part)
-        if pretrained and pretrained[part] != wanted:
-            raise EcgpipeError(
-                f"setting network.{part}: {wanted}, but {init} has {part} {pretrained[part]}"
-            )
-    recordings = load_recordings(store, task.classes)
-    sides = draw_sides(recordings, settings)
+        raise EcgpipeError(
+            f"{shards}: {name} is no set to finetune on; take one of {', '.join(DOWNSTREAM)}"
+        )
+    pretrained = _pretrained(init, settings) if init else None
+    recordings = load_recordings(store, task.answer == "many_of")
+    sides = draw_sides(recordings.rows, recordings.label, settings)
+    if init and pretrained:
+        _check_unseen(init, pretrained, name, sides["test"])
     device = choose(settings)
     description = describe(
         {
             "kind": "finetune",
             "name": pretrained["task"] if pretrained else "random",
             "dataset": name,
-            "classes": list(task.classes),
+            "answer": task.answer,
+            "classes": list(recordings.classes),
             "settings": settings.model_dump(),
             "init": init
             and pretrained
@@ -105,48 +102,41 @@ def finetune(shards: Path, run: Path, settings: FinetuneSettings, init: Path | N
         if not (run / EXAMPLES).is_file():
             save_examples(run / EXAMPLES, recordings, sides["test"], store.recipe["main_lead"])
         trainer = Trainer(run, recordings, task, settings, device, description, pretrained)
-        for number, side in enumerate(sides["repeats"]):
-            folder = run / f"repeat-{number:02d}"
+        folders = [run / f"repeat-{number:02d}" for number in range(settings.repeats)]
+        for number, (folder, side) in enumerate(zip(folders, sides["repeats"], strict=True)):
             if (folder / PREDICTIONS).is_file():
                 say(f"{folder}: finished already")
                 continue
             trainer.repeat(number, folder, side["train"], side["validation"], sides["test"])
+        if not (run / MISJUDGED).is_file():
+            save_misjudged(run / MISJUDGED, recordings, folders, store.recipe["main_lead"])
 
 
-def draw_sides(recordings: Recordings, settings: FinetuneSettings) -> dict[str, Any]:
-    """Test keys, and training and validation keys for every repeat.
+def _pretrained(init: Path, settings: FinetuneSettings) -> dict[str, Any]:
+    """The model file of a finished pretraining whose network fits."""
+    pretrained = load(init / MODEL)
+    if not (init / PREDICTIONS).is_file():
+        raise EcgpipeError(f"{init}: pretraining is not finished; run its command again")
+    for part in ("depth", "order"):
+        wanted = getattr(settings.network, part)
+        if pretrained[part] != wanted:
+            raise EcgpipeError(
+                f"setting network.{part}: {wanted}, but {init} has {part} {pretrained[part]}"
+            )
+    return pretrained
 
-    They depend on the data and on ``split_seed`` alone, so rows of a table are comparable repeat by
-    repeat. Shares are of the whole set.
 
-    Raises
-    ------
-    EcgpipeError
-        Shares that add up to more than everything, or a side without a record.
-    """
-    label = recordings.label
-    total = len(label)
-    shares = {name: getattr(settings, f"{name}_share") for name in ("train", "validation", "test")}
-    count = {name: round(share * total) for name, share in shares.items()}
-    if sum(shares.values()) > 1 + 1e-9 or min(count.values()) < 1:
+def _check_unseen(init: Path, pretrained: dict[str, Any], dataset: str, test: list[str]) -> None:
+    """Refuse weights that were pretrained on the signals of test records."""
+    run = pretrained["run"]
+    if dataset not in run["dataset"]:
+        return
+    kept = set(run["data"].get("held_back", {}).get(dataset, ()))
+    if seen := set(test) - kept:
         raise EcgpipeError(
-            f"settings train_share, validation_share, test_share: {count} of {total} records "
-            "cannot be drawn; they must leave each side a record and add up to 1 at most"
+            f"{init}: was pretrained on {len(seen)} of the test records, such as {min(seen)}; "
+            "pretrain with held_back and held_back_seed as test_share and split_seed are here"
         )
-    count["train"] = min(count["train"], total - count["validation"] - count["test"])
-    groups = same_side(recordings.rows.values())
-    (test,) = stratified_split(label, groups, [count["test"]], [settings.split_seed, 1])
-    pool = {key: label[key] for key in label if key not in set(test)}
-    repeats = []
-    for number in range(settings.repeats):
-        # Validation is drawn first, so that it is the same however small the training set is.
-        seed = [settings.split_seed, 2, number]
-        (validation,) = stratified_split(pool, groups, [count["validation"]], seed)
-        rest = {key: pool[key] for key in pool if key not in set(validation)}
-        wanted = min(count["train"], len(rest))  # groups can have made another side larger
-        (train,) = stratified_split(rest, groups, [wanted], seed)
-        repeats.append({"train": train, "validation": validation})
-    return {"test": test, "repeats": repeats}
 
 
 @dataclass(frozen=True)
@@ -171,7 +161,7 @@ class Trainer:
     ) -> None:
         """Train once and save what the best weights answer on validation and test records."""
         settings, recordings = self.settings, self.recordings
-        rows = recordings.rows
+        rows, answer = recordings.rows, ANSWERS[self.task.answer]
         counted = train if settings.statistics == "train" else list(rows)
         spread = moments(rows[key] for key in counted)
         mean, std = spread.mean, spread.std
@@ -193,29 +183,37 @@ class Trainer:
             patience=settings.patience,
             card={
                 "task": self.description["dataset"],
-                "classes": list(self.task.classes),
+                "answer": self.task.answer,
+                "classes": list(recordings.classes),
                 "fs": recordings.fs,
-                "leads": recordings.leads,
+                "leads": len(recordings.leads),
+                "lead_names": list(recordings.leads),
                 **settings.network.model_dump(),
                 "seconds": settings.seconds,
                 "mean_mV": mean,
                 "std_mV": std,
                 "run": self.description,
             },
+            answer=answer,
         )
         fit(network, plan, settings, self.device, folder)
-        keys = [*validation, *test]
-        label, probability, _ = predict(network, of(keys), self.device)
-        side = ["validation"] * len(validation) + ["test"] * len(test)
-        columns = {"key": keys, "split": side}
-        write_predictions(folder / PREDICTIONS, columns, self.task.classes, label, probability)
+        sides = {"validation": validation, "test": test}
+        if self.task.answer == "many_of":  # whose decisions need thresholds from training records
+            sides = {"train": train, **sides}
+        keys = [key for side in sides.values() for key in side]
+        label, probability, _ = predict(network, of(keys), self.device, answer)
+        split = [name for name, side in sides.items() for _ in side]
+        columns = {"key": keys, "split": split}
+        write_predictions(folder / PREDICTIONS, columns, recordings.classes, label, probability)
         finish(folder)
 
     def _network(self, number: int) -> ResNet:
         settings = self.settings
         network = new_network(
             lambda: ResNet(
-                len(self.task.classes), self.recordings.leads, **settings.network.model_dump()
+                len(self.recordings.classes),
+                len(self.recordings.leads),
+                **settings.network.model_dump(),
             ),
             settings.seed,
             number,
@@ -256,24 +254,3 @@ class SizedList:
     def __iter__(self) -> Any:
         given = (self.samples, self.batch, self.mean, self.std)
         return islice(batches(self.recordings, self.keys, *given), self.first, None)
-
-
-def save_examples(
-    path: Path, recordings: Recordings, test: Sequence[str], preferred: str | None, each: int = 2
-) -> None:
-    """Save a few test recordings of every class, chosen before any network has seen them."""
-    arrays: dict[str, Any] = {"fs": np.float64(recordings.fs)}
-    of_class: dict[int, list[str]] = {}
-    for key in shuffled(test, 0):
-        of_class.setdefault(recordings.label[key], []).append(key)
-    chosen = [of_class[label][:each] for label in sorted(of_class)]
-    # One of every class first: who shows only a few still shows all classes.
-    keys = [key for rank in zip_longest(*chosen) for key in rank if key]
-    for key in keys:
-        record = recordings.records[key]
-        lead = main_lead(record.leads, preferred)
-        arrays[f"signal__{key}"] = record.millivolts()[lead]
-        arrays[f"qrs__{key}"] = record.qrs.index
-    partial = path.with_name(f".{path.name}.partial.npz")
-    np.savez_compressed(partial, keys=np.array(keys), **arrays)
-    partial.replace(path)

@@ -24,7 +24,7 @@ from ..config import Training
 from ..errors import EcgpipeError, Interrupted
 from ..files import write_text
 from ..progress import Progress, say
-from ..tasks.scores import scores_one_of
+from ..tasks.answers import ONE_OF, Answer
 from ..types import Batch
 from .device import Device
 from .meter import Meter, clock
@@ -49,9 +49,15 @@ class Plan:
     epochs: int
     batches: Callable[[int, int], SizedBatches]  # by epoch, from 1, and updates done in it
     validation: Callable[[], Iterable[Batch]]
-    best: str  # validation score that chooses the epoch
+    best: str  # what chooses the epoch: a validation score, or "loss"
     patience: int | None  # epochs without a better training accuracy; None never stops early
     card: dict[str, Any]  # plain values that go into the model file with the weights
+    answer: Answer = ONE_OF
+
+    def merit(self, row: dict[str, float]) -> float:
+        """How good an epoch is; the first of the best is kept."""
+        value = row[f"validation_{self.best}"]
+        return -value if self.best == "loss" else value
 
 
 def new_network(build: Callable[[], Any], *seed: int) -> Any:
@@ -114,7 +120,7 @@ def fit(
             state = {"network": network.state_dict(), "optimiser": optimiser.state_dict()}
             save(run / LAST, {**state, "history": history, "done": sums})
 
-    one = Pass(network, optimiser, settings, device, ranks)
+    one = Pass(network, optimiser, settings, device, ranks, plan.answer)
     with Stop() as stop:
         while len(history) < plan.epochs and not _stalled(history, plan.patience):
             epoch, before, meter = len(history) + 1, done.steps, Meter(device.device)
@@ -137,10 +143,10 @@ def fit(
             ranks.average_buffers(network)
             row |= ranks.share(_validate(network, plan, device) if ranks.first else None)
             row |= speed | {"seconds": round(done.seconds + time.monotonic() - start, 2)}
-            best = max((old[f"validation_{plan.best}"] for old in history), default=-1.0)
+            best = max(map(plan.merit, history), default=-np.inf)
             history.append(row)
             done = Sums()
-            if ranks.first and row[f"validation_{plan.best}"] > best:
+            if ranks.first and plan.merit(row) > best:
                 save(run / MODEL, {**plan.card, "epoch": epoch, "network": network.state_dict()})
             checkpoint()
             if ranks.first:
@@ -177,8 +183,8 @@ def _stalled(history: list[dict[str, float]], patience: int | None) -> bool:
 
 
 def _validate(network: nn.Module, plan: Plan, device: Device) -> dict[str, float]:
-    label, probability, loss = predict(network, plan.validation(), device)
-    scores = scores_one_of(label, probability)
+    label, probability, loss = predict(network, plan.validation(), device, plan.answer)
+    scores = plan.answer.scores(label, probability)
     return {
         "validation_loss": loss,
         **{f"validation_{name}": score for name, score in scores.items()},
@@ -187,26 +193,27 @@ def _validate(network: nn.Module, plan: Plan, device: Device) -> dict[str, float
 
 @torch.no_grad()
 def predict(
-    network: nn.Module, batches: Iterable[Batch], device: Device
-) -> tuple[NDArray[np.int64], NDArray[np.float64], float]:
-    """Labels (n,), probabilities (n, classes) and the mean cross-entropy over batches."""
+    network: nn.Module, batches: Iterable[Batch], device: Device, answer: Answer = ONE_OF
+) -> tuple[NDArray[Any], NDArray[np.float64], float]:
+    """Labels (n,) or (n, classes), probabilities (n, classes) and the mean loss over batches."""
     network.eval()
     labels, probabilities, total = [], [], 0.0
     for arrays in batches:
         batch = device.move(arrays)
         scores = answers(network, batch, device).double()
-        total += float(nn.functional.cross_entropy(scores, batch.y, reduction="sum"))
+        total += float(answer.losses(scores, batch.y).sum())
         labels.append(batch.y.cpu().numpy())
-        probabilities.append(scores.softmax(1).cpu().numpy())
+        probabilities.append(answer.probability(scores).cpu().numpy())
     label = np.concatenate(labels)
     return label, np.concatenate(probabilities), total / len(label)
 
 
 def _line(plan: Plan, row: dict[str, float]) -> str:
+    score = "auc" if plan.best == "loss" else plan.best
     return (
         f"{plan.title}: epoch {row['epoch']:.0f}/{plan.epochs}  loss {row['train_loss']:.3f}  "
         f"accuracy {row['train_accuracy']:.3f}  validation loss {row['validation_loss']:.3f}  "
-        f"{plan.best} {row[f'validation_{plan.best}']:.3f}  {row['seconds']:.0f} s  "
+        f"{score} {row[f'validation_{score}']:.3f}  {row['seconds']:.0f} s  "
         f"{row['items_per_second']:,.0f}/s, {100 * row['waited']:.0f} % waiting"
     )
 

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..config import Training
 from ..errors import EcgpipeError
 from ..models.resnet import standardise
+from ..tasks.answers import ONE_OF, Answer
 from ..types import Batch
 from .device import Device
 from .meter import Meter
@@ -74,9 +75,10 @@ class Pass:
         settings: Training,
         device: Device,
         ranks: Ranks,
+        answer: Answer = ONE_OF,
     ) -> None:
         self.network, self.optimiser, self.settings = network, optimiser, settings
-        self.device, self.ranks = device, ranks
+        self.device, self.ranks, self.answer = device, ranks, answer
         self.each = settings.accumulate // ranks.count  # batches of an update in this process
         self.norms = [part for part in network.modules() if isinstance(part, BATCH_NORMS)]
         self.momenta = [norm.momentum or 0.0 for norm in self.norms]
@@ -128,9 +130,9 @@ class Pass:
             self._share_statistics(place, len(group))
             with nullcontext() if place + 1 == len(group) else self.no_sync():
                 scores = answers(self.trained, batch, self.device)
-                loss = nn.functional.cross_entropy(scores, batch.y)
+                loss = self.answer.losses(scores, batch.y).mean()
                 (loss * (len(batch.y) / items)).backward()
-            right = (scores.detach().argmax(1) == batch.y).sum()
+            right = self.answer.right(scores.detach(), batch.y).sum()
             results.append((loss.detach(), right, batch))
         if self.settings.clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,17 +19,19 @@ from ..labels.splits import hold_out
 from ..loading.corpus import Corpus, open_corpus
 from ..loading.epoch import Epoch, Feed
 from ..loading.frames import Frames, fixed_items
+from ..loading.recordings import read_labels
 from ..models.future import FuturePrediction
 from ..models.resnet import ResNet
 from ..progress import say
 from ..storage.manifest import moments
 from ..storage.store import Store
-from ..tasks import TASKS, classes_of, frames_of
+from ..tasks import DOWNSTREAM, TASKS, classes_of, frames_of
 from ..types import Batch
 from .device import Device, choose
 from .loop import Plan, finish, fit, new_network, predict
 from .ranks import Ranks, check_shares, joined
 from .run import PREDICTIONS, claimed, describe, describe_input
+from .sides import held_back
 
 
 def pretrain(shards: Sequence[Path], run: Path, settings: PretrainSettings) -> None:
@@ -62,7 +65,8 @@ def _pretrain(
     stores: Sequence[Store], run: Path, settings: PretrainSettings, device: Device, ranks: Ranks
 ) -> None:
     task, span = TASKS[settings.task], frames_of(settings).span
-    corpus = open_corpus(stores, settings.fs, span, task.needs_beats)
+    unseen = {store.recipe["dataset"]: _held_back(store, settings) for store in stores}
+    corpus = open_corpus(stores, settings.fs, span, task.needs_beats, unseen)
     training, held_out = _divide(corpus, stores, settings)
     rows = [row for row in corpus.rows.values() if row["patient_id"] in set(training)]
     spread = moments(rows, lambda row: [row["lead"]])
@@ -74,6 +78,7 @@ def _pretrain(
             "kind": "pretrain",
             "name": settings.task,
             "dataset": [store.recipe["dataset"] for store in stores],
+            "answer": task.answer,
             "classes": list(classes),
             "settings": settings.model_dump(),
             "inputs": [describe_input(store) for store in stores],
@@ -82,6 +87,7 @@ def _pretrain(
                 "train_patients": len(training),
                 "validation_patients": len(held_out),
                 "held_out": held_out,
+                "held_back": {name: keys for name, keys in unseen.items() if keys},
                 "mean_mV": mean,
                 "std_mV": std,
                 "simulated": any(store.recipe["simulated"] for store in stores),
@@ -118,9 +124,12 @@ def _pretrain(
             patience=None,
             card={
                 "task": settings.task,
+                "answer": task.answer,
                 "classes": list(classes),
                 "fs": settings.fs,
                 "leads": 1,
+                "lead_names": ["ecg"],
+                "seconds": settings.frame / settings.fs,
                 **settings.network.model_dump(),
                 "mean_mV": mean,
                 "std_mV": std,
@@ -134,6 +143,17 @@ def _pretrain(
             columns = {"key": [key for key, _ in places], "start": [start for _, start in places]}
             write_predictions(run / PREDICTIONS, columns, classes, label, probability)
             finish(run)
+
+
+def _held_back(store: Store, settings: PretrainSettings) -> list[str]:
+    """Records of a downstream set that a finetuning will be tested on."""
+    name = store.recipe["dataset"]
+    if name not in DOWNSTREAM:
+        return []
+    rows = {row["key"]: row for row in store.rows()}
+    many_of = TASKS[name].answer == "many_of"
+    label = read_labels(store.path, rows, store.recipe["statements"], many_of)
+    return held_back(rows, label, settings.held_back, settings.held_back_seed)
 
 
 def _divide(
@@ -173,13 +193,18 @@ def write_predictions(
     path: Path,
     columns: dict[str, list[str]],
     classes: Sequence[str],
-    label: NDArray[np.int64],
+    label: NDArray[Any],
     probability: NDArray[np.float64],
 ) -> None:
-    """Write what a network answered: the given columns, the true class, a probability per class."""
+    """Write what a network answered: the given columns, the truth, a probability per class.
+
+    The truth is the name of the true class, or of all true ones, with spaces between them.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*columns, "label", *(f"p_{name}" for name in classes)])
     for *place, y, p in zip(*columns.values(), label, probability, strict=True):
-        writer.writerow([*place, classes[y], *(f"{value:.6f}" for value in p)])
+        true = [y] if np.ndim(y) == 0 else np.flatnonzero(y)
+        names = " ".join(classes[int(at)] for at in true)
+        writer.writerow([*place, names, *(f"{value:.6f}" for value in p)])
     write_text(path, text.getvalue())

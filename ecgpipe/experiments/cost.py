@@ -1,0 +1,117 @@
+"""What a plan costs, before anything is run: trainings, frames, recordings, hours on a GPU."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..config import FinetuneSettings, Network, PretrainSettings, load
+from ..models.resnet import ResNet
+from ..training.sides import DEFAULT_SHARE, TRAINING_FOLDS
+from .plan import Step
+from .presets import RECORDS, Row, pretraining
+
+TFLOPS = 50.0  # 10^12 floating-point operations a second that a GPU is taken to sustain
+BACKWARD = 3  # times the cost of a forward pass, with the backward one
+LEADS = {"cinc2017": 1, "ptbxl": 12, "icbeb2018": 12}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a training comes to at the most; patience ends a finetuning earlier."""
+
+    trainings: int = 0
+    frames: int = 0  # of pretraining
+    recordings: int = 0  # read by finetuning, validation and test included
+    flops: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            *(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True))
+        )
+
+    def hours(self, tflops: float) -> float:
+        """On a GPU that sustains so many 10^12 operations a second."""
+        return self.flops / tflops / 1e12 / 3600
+
+    def text(self, tflops: float) -> str:
+        """In words, without what there is none of."""
+        parts = [
+            f"{self.frames / 1e6:,.3g} million frames" if self.frames else "",
+            f"{self.recordings / 1e6:,.3g} million recordings" if self.recordings else "",
+            f"{self.hours(tflops):,.3g} GPU hours",
+        ]
+        return ", ".join(filter(None, parts))
+
+
+def cost(step: Step, records: Mapping[str, int] = RECORDS) -> Cost:
+    """The cost of a step; only trainings have one.
+
+    Parameters
+    ----------
+    records
+        Recordings by downstream set; by default as many as the paper counts.
+    """
+    settings = [value for flag, value in pairwise(step.command) if flag == "--set"]
+    if step.stage == "pretrain":
+        preset = pretraining(step.command[step.command.index("--preset") + 1], None)
+        return _of_pretraining(load(PretrainSettings, assignments=settings, preset=preset))
+    if step.row is not None:
+        chosen = load(FinetuneSettings, assignments=settings)
+        return _of_finetuning(chosen, step.row, records[step.row.downstream])
+    return Cost()
+
+
+def _of_pretraining(settings: PretrainSettings) -> Cost:
+    each = settings.future.context + 1 if settings.task == "future" else 1
+    frames = settings.epochs * settings.steps * settings.batch * settings.accumulate * each
+    forward = _flops(settings.network, 1, settings.frame)
+    return Cost(1, frames, 0, BACKWARD * forward * frames)
+
+
+def _of_finetuning(settings: FinetuneSettings, row: Row, records: int) -> Cost:
+    share = DEFAULT_SHARE if settings.train_share is None else settings.train_share
+    if row.downstream == "ptbxl" and settings.train_share is None:
+        share = len(TRAINING_FOLDS) / 10
+    train = settings.epochs * share * records
+    checked = settings.epochs * settings.validation_share * records + settings.test_share * records
+    forward = _flops(settings.network, LEADS[row.downstream], round(settings.seconds * row.fs))
+    return Cost(
+        settings.repeats,
+        0,
+        round(settings.repeats * train),
+        settings.repeats * forward * (BACKWARD * train + checked),
+    )
+
+
+@lru_cache
+def _flops(network: Network, leads: int, samples: int) -> float:
+    """Floating-point operations of a forward pass over one item, counted without computing it."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        ResNet(2, leads, **network.model_dump())(torch.empty(1, leads, samples))
+    return float(counter.get_total_flops())
+
+
+def told(steps: Sequence[Step], records: Mapping[str, int], tflops: float) -> Iterator[str]:
+    """The plan as commands with their costs as comments, and its sums: a shell script."""
+    total = Cost()
+    for step in steps:
+        one = cost(step, records)
+        total += one
+        yield str(step) + (f"  # {one.text(tflops)}" if one.trainings else "")
+    counts = Counter(step.stage for step in steps)
+    yield (
+        f"# {counts['prepare']} archives, {counts['shard']} sets of shards, "
+        f"{counts['pretrain']} pretrainings, {counts['finetune']} finetunings "
+        f"({total.trainings - counts['pretrain']} trainings)"
+    )
+    yield (
+        f"# at the most {total.text(tflops)}, if the GPU sustains {tflops:g} TFLOP/s (--tflops): "
+        "an assumption, not a measurement"
+    )

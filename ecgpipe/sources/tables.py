@@ -1,0 +1,155 @@
+"""Files of numbers: MATLAB, CSV or NumPy, with as much of their meaning as they say themselves."""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BadRecord
+
+_SIGNALS = ("signal", "val", "data", "ecg")  # names that a variable of a signal may have
+_TIME = re.compile(r"(time|t|seconds|sec|s|ms)[\s_\[(]*(s|sec|seconds|ms)?[\])]?")
+_COUNTERS = ("", "sample", "sample #", "samples", "index", "unnamed: 0")
+_EVEN = 0.6  # samples by which written times may be off the rate, as they are rounded
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Numbers as a file holds them, and what it says of them."""
+
+    values: Floats  # (leads, samples)
+    fs: float | None = None
+    leads: tuple[str, ...] | None = None
+
+
+def _read_mat(path: Path) -> Table:
+    from scipy.io import loadmat
+
+    try:
+        return _variables(path, loadmat(path))
+    except NotImplementedError:
+        raise BadRecord(f"{path}: of MATLAB 7.3; save it with -v7") from None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise BadRecord(f"{path}: no readable MATLAB file ({error})") from None
+
+
+def _read_numpy(path: Path) -> Table:
+    try:
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            return Table(_long(path, found))
+        with found:
+            return _variables(path, dict(found))
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise BadRecord(f"{path}: no readable NumPy file ({error})") from None
+
+
+def _variables(path: Path, found: Mapping[str, Any]) -> Table:
+    """The signal among named arrays, by its name or as the only one there is."""
+    arrays = {name: np.asarray(value) for name, value in found.items() if name[:2] != "__"}
+    names = [name for name in _SIGNALS if name in arrays]
+    names = names or [name for name, array in arrays.items() if array.size > 12]
+    if not names or (len(names) > 1 and names[0] not in _SIGNALS):
+        raise BadRecord(
+            f"{path}: which of {', '.join(arrays) or 'nothing'} is the signal? name it signal"
+        )
+    fs = arrays.get("fs")
+    leads = arrays.get("leads")
+    return Table(
+        _long(path, arrays[names[0]]),
+        float(fs.reshape(-1)[0]) if fs is not None and fs.size == 1 else None,
+        None if leads is None else tuple(str(name).strip() for name in leads.reshape(-1).tolist()),
+    )
+
+
+def _long(path: Path, array: NDArray[Any]) -> Floats:
+    """An array as (leads, samples): its longer side is time."""
+    if array.dtype.kind not in "iuf":
+        raise BadRecord(f"{path}: its array holds no real numbers ({array.dtype})")
+    values = np.atleast_2d(np.asarray(array, np.float64))
+    if values.ndim == 2 and values.shape[0] > values.shape[1]:
+        values = values.T
+    return values
+
+
+def _read_text(path: Path) -> Table:
+    """Columns of numbers, separated by commas, semicolons, tabs or spaces."""
+    import pandas as pd
+
+    try:
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadRecord(f"{path}: cannot be read as text ({error})") from None
+    lines = [line for line in text.splitlines() if line.strip() and line[0] != "#"]
+    mark = next((mark for mark in ";\t," if lines and mark in lines[0]), None)
+    cells = [cell.strip().strip("'\"") for cell in lines[0].split(mark)] if lines else []
+    named = not all(map(_is_number, cells))
+    decimal = "," if mark == ";" else "."
+    body = io.StringIO("\n".join(lines[named:]))
+    try:
+        table = pd.read_csv(body, sep=mark or r"\s+", header=None, decimal=decimal)
+    except ValueError as error:
+        raise BadRecord(f"{path}: no table of numbers ({str(error).strip()})") from None
+    if table.shape[1] != len(cells):
+        raise BadRecord(f"{path}: {table.shape[1]} columns under {len(cells)} names")
+    for column in table:
+        if table[column].dtype.kind not in "iuf":
+            wrong = table[column][pd.to_numeric(table[column], errors="coerce").isna()]
+            raise BadRecord(
+                f"{path}: {wrong.iloc[0]!r} in column {column + 1} is no number; cut it out"
+            )
+    values = table.to_numpy(np.float64).T
+    return _named(path, cells, values) if named else Table(values)
+
+
+def _named(path: Path, names: list[str], values: Floats) -> Table:
+    """Columns with names: of leads, of a time, of a counter."""
+    fs = None
+    kept = []
+    for at, name in enumerate(names):
+        if found := _TIME.fullmatch(name.lower()):
+            fs = _rate(path, name, values[at] * (1e-3 if "ms" in found.groups() else 1))
+        elif name.lower() not in _COUNTERS:
+            kept.append(at)
+    return Table(values[kept], fs, tuple(names[at] for at in kept))
+
+
+def _rate(path: Path, name: str, seconds: Floats) -> float:
+    """The rate of evenly spaced times, a whole number where they are as good as one."""
+    steps = len(seconds) - 1
+    if steps < 1 or not np.isfinite(seconds).all() or seconds[-1] <= seconds[0]:
+        raise BadRecord(f"{path}: column {name} does not rise; cut it out and give --fs")
+    fs = steps / (seconds[-1] - seconds[0])
+    if np.abs((seconds - seconds[0]) * fs - np.arange(steps + 1)).max() > _EVEN:
+        raise BadRecord(
+            f"{path}: column {name} is not evenly spaced; resample it, or cut it out and give --fs"
+        )
+    return float(round(fs)) if abs(fs - round(fs)) < 5e-4 * fs else float(fs)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell.replace(",", "."))
+    except ValueError:
+        return False
+    return True
+
+
+READERS: dict[str, Callable[[Path], Table]] = {  # by extension
+    ".mat": _read_mat,
+    ".csv": _read_text,
+    ".tsv": _read_text,
+    ".txt": _read_text,
+    ".npy": _read_numpy,
+    ".npz": _read_numpy,
+}

@@ -1,0 +1,127 @@
+"""Which records of a downstream set train, validate and test (paper, "Finetuning")."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..config import FinetuneSettings
+from ..errors import EcgpipeError
+from ..labels.splits import same_side, strata, stratified_split
+from ..loading.recordings import Label
+
+Rows = Mapping[str, Mapping[str, Any]]
+TRAINING_FOLDS, VALIDATION_FOLD, TEST_FOLD = range(1, 9), 9, 10  # of PTB-XL, as its makers advise
+DEFAULT_SHARE = 0.75  # of all records, for training
+
+
+def has_folds(rows: Rows) -> bool:
+    """Whether the set comes with a split of its own: a fold for every record."""
+    return all(row["fold"] is not None for row in rows.values())
+
+
+def draw_sides(
+    rows: Rows, label: Mapping[str, Label], settings: FinetuneSettings
+) -> dict[str, Any]:
+    """Test keys, and training and validation keys for every repeat.
+
+    They depend on the data and on ``split_seed`` alone, so rows of a table are comparable repeat by
+    repeat. Shares are of the whole set. A set's own folds fix test and validation in every repeat;
+    what they would put on two sides of one patient or of one signal is left out of the earlier.
+
+    Parameters
+    ----------
+    rows
+        Rows of sidecars by key, with ``patient``, ``sha256`` of the signal, and ``fold``.
+    label
+        The class, or classes, of every key.
+
+    Raises
+    ------
+    EcgpipeError
+        Shares that add up to more than everything, or a side without a record.
+    """
+    share = settings.train_share
+    if settings.official_folds and has_folds(rows):
+        return _by_folds(rows, label, settings)
+    shares = {
+        "train": DEFAULT_SHARE if share is None else share,
+        "validation": settings.validation_share,
+        "test": settings.test_share,
+    }
+    count = {name: round(part * len(label)) for name, part in shares.items()}
+    if sum(shares.values()) > 1 + 1e-9 or min(count.values()) < 1:
+        raise EcgpipeError(
+            f"settings train_share, validation_share, test_share: {count} of {len(label)} records "
+            "cannot be drawn; they must leave each side a record and add up to 1 at most"
+        )
+    count["train"] = min(count["train"], len(label) - count["validation"] - count["test"])
+    groups, strata_of = same_side(rows.values()), strata(label)
+    test = draw_test(rows, label, settings.test_share, settings.split_seed)
+    pool = {key: strata_of[key] for key in label if key not in set(test)}
+    repeats = []
+    for number in range(settings.repeats):
+        # Validation is drawn first, so that it is the same however small the training set is.
+        seed = [settings.split_seed, 2, number]
+        (validation,) = stratified_split(pool, groups, [count["validation"]], seed)
+        rest = {key: pool[key] for key in pool if key not in set(validation)}
+        repeats.append(
+            {"train": _part(rest, groups, count["train"], seed), "validation": validation}
+        )
+    return {"test": test, "repeats": repeats}
+
+
+def draw_test(rows: Rows, label: Mapping[str, Label], share: float, seed: int) -> list[str]:
+    """The drawn test set, which no repeat and no pretraining may see; see :func:`draw_sides`."""
+    count = round(share * len(label))
+    (test,) = stratified_split(strata(label), same_side(rows.values()), [count], [seed, 1])
+    return test
+
+
+def held_back(rows: Rows, label: Mapping[str, Label], share: float, seed: int) -> list[str]:
+    """All records of a downstream set that a pretraining on its signals must not see.
+
+    The drawn test set; with folds of its own the last two, and all of their patients.
+    """
+    if has_folds(rows):
+        groups = same_side(rows.values())
+        late = {groups[key] for key in rows if rows[key]["fold"] not in TRAINING_FOLDS}
+        return sorted(key for key in rows if groups[key] in late)
+    return draw_test(rows, label, share, seed)
+
+
+def _by_folds(rows: Rows, label: Mapping[str, Label], settings: FinetuneSettings) -> dict[str, Any]:
+    groups = same_side(rows.values())
+    test = sorted(key for key in rows if rows[key]["fold"] == TEST_FOLD)
+    taken = {groups[key] for key in test}
+    validation = sorted(
+        key for key in rows if rows[key]["fold"] == VALIDATION_FOLD and groups[key] not in taken
+    )
+    taken |= {groups[key] for key in validation}
+    training = [
+        key for key in rows if rows[key]["fold"] in TRAINING_FOLDS and groups[key] not in taken
+    ]
+    if not (test and validation and training):
+        raise EcgpipeError(
+            f"setting official_folds: the folds hold {len(training)} records to train, "
+            f"{len(validation)} to validate and {len(test)} to test; set it to false to draw them"
+        )
+    strata_of, share = strata(label), settings.train_share
+    pool = {key: strata_of[key] for key in training}
+    wanted = len(pool) if share is None else max(1, round(share * len(rows)))
+    repeats = [
+        {
+            "train": _part(pool, groups, wanted, [settings.split_seed, 2, number]),
+            "validation": validation,
+        }
+        for number in range(settings.repeats)
+    ]
+    return {"test": test, "repeats": repeats}
+
+
+def _part(
+    pool: Mapping[str, Label], groups: Mapping[str, str], wanted: int, seed: Sequence[int]
+) -> list[str]:
+    # Groups can have made another side larger, so that there are fewer left.
+    (part,) = stratified_split(pool, groups, [min(wanted, len(pool))], seed)
+    return part

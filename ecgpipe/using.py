@@ -1,0 +1,100 @@
+"""Commands for what was made: look into a store or a model, use a model, export it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .errors import REFUSED, EcgpipeError
+from .progress import say
+
+Model = Annotated[Path, typer.Argument(help="A model.pt, or a run: of repeats, the best.")]
+AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
+
+
+def inspect(
+    path: Annotated[
+        Path, typer.Argument(help="An archive, a folder of shards, a model.pt, or a run.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Say what a store holds, or what a model is, was trained on, and scored."""
+    from .storage.inspect import inspect, text
+
+    if path.is_file() or not (path / "recipe.json").is_file():
+        from .evaluation.model_card import card_text, is_model, model_card
+
+        if is_model(path):
+            model = model_card(path)
+            print(json.dumps(model, indent=1, ensure_ascii=False) if as_json else card_text(model))
+            return
+    facts = inspect(path)
+    print(json.dumps(facts, indent=1, ensure_ascii=False) if as_json else text(facts))
+
+
+def predict(
+    model: Model,
+    records: Annotated[list[Path], typer.Argument(help="WFDB, .mat, .csv, .npy or .npz files.")],
+    fs: Annotated[float | None, typer.Option(help="Their rate, Hz, where they lack it.")] = None,
+    unit: Annotated[
+        str | None, typer.Option(help="Of numbers without a header: mV, uV or V. [mV]")
+    ] = None,
+    gain: Annotated[float | None, typer.Option(help="Or ADC units per mV.")] = None,
+    leads: Annotated[
+        str | None, typer.Option(help="Names of columns without any: I,II,III,…")
+    ] = None,
+    lead: Annotated[
+        str | None, typer.Option(help="Of several, the one for a model of one lead. [MLII, II]")
+    ] = None,
+    every: Annotated[
+        float | None, typer.Option(help="s from window to window in long ones. [its input]")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the recording and its answer: .png, .svg or .pdf.")
+    ] = None,
+    as_json: AsJson = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="A row for every window.")] = False,
+) -> None:
+    """Tell the classes of recordings of one's own; of long ones, over time."""
+    if as_json and as_csv:
+        raise EcgpipeError("--json and --csv: give one of them")
+    if plot and len(records) > 1:
+        raise EcgpipeError(f"--plot {plot}: draws one recording, and {len(records)} are named")
+    from .evaluation import predict as answers
+    from .evaluation.model_file import load_model
+    from .sources.own import Told
+
+    names = tuple(name.strip() for name in leads.split(",")) if leads else None
+    told = Told(fs, unit, gain, names)
+    network = load_model(model)
+    refused: list[str] = []
+    found = answers.answer_all(network, records, told, lead, every, refused)
+    if plot:
+        from .evaluation.timeline import plot_answer
+
+        drawn = [*found]
+        for item in drawn:
+            say(f"{plot_answer(network, item, plot)}: the recording and its answer")
+        found = iter(drawn)
+    if as_json:
+        print(json.dumps(answers.as_json(network, found), indent=1, ensure_ascii=False))
+    else:
+        how = answers.as_csv if as_csv else answers.lines
+        for line in how(network, found):
+            print(line, flush=True)
+    if refused:
+        raise typer.Exit(REFUSED)
+
+
+def export(
+    model: Model,
+    out: Annotated[Path, typer.Option(help="The file, .onnx.")],
+) -> None:
+    """Write a model as ONNX: millivolts in, probabilities out, everything between inside."""
+    from .evaluation.export import export
+    from .evaluation.model_file import load_model
+
+    print(export(load_model(model, "cpu"), out))

@@ -1,0 +1,184 @@
+"""Executing a plan: order, several at once, failures, interruptions, and what is continued."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from ecgpipe.errors import BUSY, INTERRUPTED, EcgpipeError, Interrupted
+from ecgpipe.experiments import execute
+from ecgpipe.experiments.execute import Processes, run
+from ecgpipe.experiments.plan import Step, plan
+
+
+class Recorder:
+    """Stands in for the processes: remembers the steps, answers with given exit codes."""
+
+    def __init__(self, seconds: float = 0, **codes: int) -> None:
+        self.seconds, self.codes = seconds, codes
+        self.names: list[str] = []
+        self.now: set[str] = set()
+        self.together: list[frozenset[str]] = []
+        self.lock = threading.Lock()
+
+    def __call__(self, step: Step) -> int:
+        with self.lock:
+            self.names.append(step.name)
+            self.now.add(step.name)
+            self.together.append(frozenset(self.now))
+        time.sleep(self.seconds)
+        with self.lock:
+            self.now.discard(step.name)
+        return self.codes.get(step.name.replace("/", "_").replace("-", "_"), 0)
+
+
+DEMO = plan("demo", Path("demo"))
+
+
+def test_steps_run_in_the_order_of_the_plan() -> None:
+    runner = Recorder()
+    assert run(DEMO, runner) == []
+    assert runner.names == [step.name for step in DEMO]
+    assert all(len(names) == 1 for names in runner.together[:4])
+
+
+def test_trainings_run_several_at_a_time_and_stores_alone() -> None:
+    steps, runner = plan("smoke", Path("out")), Recorder(0.05)
+    run(steps, runner, jobs=3)
+    stage = {step.name: step.stage for step in steps}
+    most = max(runner.together, key=len)
+    assert len([name for name in most if stage[name] == "finetune"]) == 3
+    for names in runner.together:
+        assert sum(stage[name] not in ("pretrain", "finetune") for name in names) <= 1
+    began = {name: at for at, name in enumerate(runner.names)}
+    for step in steps:
+        assert all(began[need] < began[step.name] for need in step.needs)
+    assert runner.names[-1] == "report"
+
+
+def test_refused_records_do_not_stop_it_and_the_steps_are_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    runner = Recorder(prepare_icentia11k=3, prepare_cinc2017=3)
+    refused = run(DEMO, runner)
+    assert [step.name for step in refused] == ["prepare/icentia11k", "prepare/cinc2017"]
+    assert len(runner.names) == len(DEMO)
+    assert "prepare/icentia11k, prepare/cinc2017" in capsys.readouterr().out.splitlines()[-1]
+
+
+@pytest.mark.parametrize("code", [1, 2, -9])
+def test_a_failure_stops_what_needs_it_alone(code: int) -> None:
+    runner = Recorder(pretrain_beat_2048=code)
+    message = (
+        f"step pretrain/beat-2048 ended with exit code {code}; by hand: ecgpipe pretrain .*; "
+        "not begun: finetune/beat-2048, report"
+    )
+    with pytest.raises(EcgpipeError, match=message):
+        run(DEMO, runner)
+    assert "finetune/random" in runner.names
+
+
+def test_an_interrupted_step_ends_the_plan() -> None:
+    runner = Recorder(pretrain_beat_2048=INTERRUPTED)
+    with pytest.raises(Interrupted, match=r"6 of 10 done"):
+        run(DEMO, runner)
+    assert runner.names[-1] == "pretrain/beat-2048"
+
+
+@pytest.fixture
+def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A shell script in the place of this Python."""
+    shim = tmp_path / "python"
+    monkeypatch.setattr(sys, "executable", str(shim))
+    return shim
+
+
+def _script(path: Path, text: str) -> None:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+STEP = Step("verify", ("verify", "a store"), (), Path("x"), "report")
+
+
+def test_a_command_runs_as_a_process_of_this_python(python: Path, tmp_path: Path) -> None:
+    _script(python, f'echo "$@" > {tmp_path}/arguments\nexit 3')
+    assert Processes().run(STEP) == 3
+    assert (tmp_path / "arguments").read_text() == "-m ecgpipe verify a store\n"
+
+
+def test_a_folder_that_another_process_writes_to_is_awaited(
+    python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execute, "RETRY", 0.01)
+    _script(python, f"echo x >> {tmp_path}/n; test $(wc -l < {tmp_path}/n) -ge 3 || exit {BUSY}")
+    assert Processes().run(STEP) == 0
+    assert (tmp_path / "n").read_text() == "x\n" * 3
+
+
+def test_what_ends_the_plan_ends_its_processes(python: Path, tmp_path: Path) -> None:
+    _script(python, f"echo $$ >> {tmp_path}/pids; exec sleep 300")
+    processes = Processes()
+    steps = [step for step in plan("smoke", Path("out")) if step.name.startswith("finetune/random")]
+    free = [Step(s.name, s.command, (), s.output, s.stage) for s in steps]
+
+    def stop_soon() -> None:
+        while not (tmp_path / "pids").exists() or (tmp_path / "pids").read_text().count("\n") < 2:
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=stop_soon).start()
+    with pytest.raises(KeyboardInterrupt):
+        run(free, processes.run, 2, processes.stop)
+    for pid in (tmp_path / "pids").read_text().split():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid), 0)
+    assert processes.run(STEP) == INTERRUPTED  # nothing begins behind it
+
+
+ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def _smoke(out: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "ecgpipe", "reproduce", "--preset", "smoke", "--out", str(out)]
+    return subprocess.Popen(
+        command, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_smoke_interrupted_in_three_places_comes_to_the_same_table(tmp_path: Path) -> None:
+    whole = _smoke(tmp_path / "whole")
+    said = whole.communicate()[0]
+    assert whole.returncode == 0, said
+
+    out, told = tmp_path / "parts", []
+    places = (
+        (signal.SIGKILL, out / "archive" / "cinc2017" / "recipe.json"),
+        (signal.SIGTERM, out / "runs" / "pretrain-beat-512" / "last.pt"),
+        (signal.SIGINT, out / "runs" / "finetune-random" / "repeat-00" / "last.pt"),
+    )
+    for number, place in places:
+        with _smoke(out) as process:
+            while not place.exists():
+                assert process.poll() is None, process.communicate()[0]
+                time.sleep(0.01)
+            process.send_signal(number)
+            told.append(process.communicate()[0])
+            assert process.returncode == (-9 if number == signal.SIGKILL else 130), told[-1]
+    with _smoke(out) as process:
+        told.append(process.communicate()[0])
+    assert process.returncode == 0, told[-1]
+    assert (out / "report.csv").read_bytes() == (tmp_path / "whole" / "report.csv").read_bytes()
+    assert "Traceback" not in "".join(told)
+    # What was done was skipped.
+    assert re.search(r"pretrain-beat-512: finished already", told[-1])
