@@ -159,8 +159,8 @@ def card_text(facts: dict[str, Any]) -> str:
         f"{'network':12}ResNet-{network['depth']}, {network['order']}-activation, "
         f"{network['stages']} stages, {facts['parameters']:,} parameters; epoch {facts['epoch']}",
     ]
-    for item in facts["inputs"]:
-        lines.append(f"{'trained on':12}{_set(item)}")
+    for number, item in enumerate(facts["inputs"]):
+        lines.append(f"{'' if number else 'trained on':12}{_set(item)}")
     if facts["items"]:
         counts = (f"{name.replace('_', ' ')} {n:,}" for name, n in facts["items"].items())
         lines += _filled("", list(counts), ", ")

@@ -92,7 +92,6 @@ def differences(run: Run) -> list[Difference]:
     records = sum(data.get(split) or 0 for split in ("train", "validation", "test"))
     simulated = bool(data.get("simulated"))
     done, planned = len(run.finished), len(run.repeats)
-    ran = [len(repeat.history["epoch"]) for repeat in run.finished if repeat.history]
     drawn = (s["train_share"] or 0.75, s["validation_share"], s["test_share"])
     official = share(run) is None
     split = "the official folds" if official else ", ".join(f"{100 * part:g} %" for part in drawn)
@@ -115,8 +114,7 @@ def differences(run: Run) -> list[Difference]:
         Difference(
             "Epochs",
             "at most 200, patience 50",
-            f"at most {s['epochs']}, patience {s['patience']}"
-            + (f" (ran {_span(ran)})" if ran else ""),
+            f"at most {s['epochs']}, patience {s['patience']}",
             (s["epochs"], s["patience"]) == (200, 50),
         ),
         Difference("Train, validation, test", theirs.split, split, same_split),
@@ -215,11 +213,6 @@ def _optimiser(what: str, settings: Mapping[str, Any]) -> Difference:
 def _precision(what: str, info: Mapping[str, Any]) -> Difference:
     used = (info.get("environment") or {}).get("precision", info["settings"].get("precision"))
     return Difference(what, "not stated", str(used), None)
-
-
-def _span(numbers: list[int]) -> str:
-    low, high = min(numbers), max(numbers)
-    return str(low) if low == high else f"{low} to {high}"
 
 
 def _count(number: int) -> str:

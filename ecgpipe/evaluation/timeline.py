@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import math
-from itertools import chain, cycle
+from itertools import chain, cycle, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -221,19 +221,17 @@ class _Drawing:
             centre = self.y + 0.5 * _ROW
             box = [(left, self.y), (left + width, self.y + _ROW)]
             self.sheet.trace(left + x * width, centre - y * per_mv, box)
-            label = clock(begin)
-            self.sheet.text(left - 2, centre + 1, label, 7.5, SOFT, ha="right")
+            self.sheet.text(left - 2, centre + 1, clock(begin), 7.5, SOFT, ha="right")
             at = slice(*np.searchsorted(border, [begin + 1e-9, end - 1e-9]))
             inner = np.array([begin, *border[at], end])
-            chosen_here = slice(at.start - 1, at.start - 1 + len(inner) - 1)
-            self._under(left + (inner - begin) / each * room, chosen_here)
+            windows = slice(at.start - 1, at.start + len(inner) - 2)
+            self._under(left + (inner - begin) / each * room, windows)
             self.y += _ROW + 1
 
     def _under(self, border: NDArray[np.float64], windows: slice) -> None:
         order = self.answer.probability[windows].argmax(1)
-        for x, stop, best, names in zip(
-            border, border[1:], order, self.names[windows], strict=False
-        ):
+        cells = zip(pairwise(border), order, self.names[windows], strict=True)
+        for (x, stop), best, names in cells:
             if names:
                 hue = self.hues[self.model.classes[best]]
                 self.sheet.box(x, self.y + _ROW - 0.4, stop - x, 0.9, hue)
