@@ -50,17 +50,26 @@ def test_layout_names_every_array_and_member(place: Path) -> None:
 
 
 @pytest.mark.slow
-def test_readme_commands_run(tmp_path: Path) -> None:
-    script = "\n".join(blocks("README.md", "sh"))
+@pytest.mark.timeout(900)
+def test_commands_run_one_document_after_the_other(tmp_path: Path) -> None:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    done = subprocess.run(
-        ["sh", "-e", "-c", script],
-        cwd=tmp_path,
-        env={**os.environ, "PATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    for name in ("report.html", "card.html", "A00001.png"):
+
+    def run(*command: str) -> str:
+        done = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    for document in ("README.md", "docs/finetuning.md", "docs/predicting.md"):
+        run("sh", "-e", "-c", "\n".join(blocks(document, "sh")))
+    made = ("report.html", "card.html", "A00001.png", "half.html", "over_time.png", "atrial.onnx")
+    for name in made:
         assert (tmp_path / name).stat().st_size > 10_000
+    for code in blocks("docs/predicting.md", "python"):
+        assert "N 0." in run(sys.executable, "-W", "error", "-c", code)

@@ -25,12 +25,12 @@ from .sheet import INK, SOFT, Sheet, length, lines_of
 from .strip import METADATA, STYLE
 
 _WIDTH, _EDGE, _LEFT = 150, 7, 11  # mm: of the picture, its margin, room for names
-_INNER = _WIDTH - 2 * _EDGE - _LEFT  # for what is drawn along time
 _DOTS = 8  # pixels a millimetre
 _LINE, _TITLE, _BAR, _HEAT, _GAP = 4.5, 6.0, 5.0, 5.0, 7.0  # mm
 _ROW, _SECONDS = 6.0, (10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600)  # mm; s of an overview line
 _MOST = 45  # lines of an overview, as long as a line is no hour
 _STRIP, _PER_S, _PER_MV, _HIGH = 125, 25, 10, 3.0  # mm; mm; mm; mV around the median that are drawn
+_UNITS = ((3600, "h"), (60, "min"))
 _ALL = 60.0  # s that are drawn on ECG paper at the most
 _HUES = ("#2f6db0", "#b8651b", "#6a5aa8", "#4a8791", "#9a4574", "#5f7132", "#8a5a3c", "#3a6ea5",
          "#a08a1e", "#54626f")  # fmt: skip
@@ -170,7 +170,11 @@ class _Drawing:
         """The answer, and the probability of every class, over the time of the recording."""
         left, room = _EDGE + self._room(), _WIDTH - 2 * _EDGE - self._room()
         self.y -= _GAP / 2
-        self._heading(f"Answer over time: {shares(self.model, self.answer)}")
+        self._heading("Answer over time")
+        said = shares(self.model, self.answer).split(", ")
+        for line in lines_of(said, 8.5, _WIDTH - 2 * _EDGE):
+            self.sheet.text(_EDGE, self.y + 2, line, 8.5, SOFT)
+            self.y += _LINE
         border = left + edges(self.answer) / self.answer.seconds * room
         self._band(border, 4)
         self.sheet.text(left - 2, self.y + 3, "answer", 8.5, INK, ha="right")
@@ -207,7 +211,7 @@ class _Drawing:
         signal = self.millivolts[0] - np.median(self.millivolts[0])
         tall = float(np.percentile(np.abs(signal), 99.8)) or 1.0
         per_mv = next((scale for scale in (10, 5, 2, 1) if scale * tall <= 0.55 * _ROW), 0.5)
-        left, room = _EDGE + _LEFT, _INNER
+        left, room = _EDGE + _LEFT, _WIDTH - 2 * _EDGE - _LEFT
         self._heading(f"Lead {record.leads[0]}, {_duration(each)} a line, {per_mv:g} mm/mV")
         border = edges(self.answer)
         for row in range(math.ceil(total / each - 1e-9)):
@@ -290,10 +294,8 @@ def _envelope(signal: NDArray[Any], columns: int) -> tuple[NDArray[Any], NDArray
 
 
 def _duration(seconds: int) -> str:
-    for size, name in ((3600, "h"), (60, "min")):
-        if seconds % size == 0:
-            return f"{seconds // size} {name}"
-    return f"{seconds} s"
+    size, name = next((unit for unit in _UNITS if seconds % unit[0] == 0), (1, "s"))
+    return f"{seconds // size} {name}"
 
 
 def _ticks(total: float) -> list[float]:
