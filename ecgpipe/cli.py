@@ -1,7 +1,8 @@
 """The command line: each command thin over a plain function, imported when it is called.
 
 Exit codes: 0 done, 2 a mistake of the call, its settings or its files, 3 done but some records were
-refused, 4 a store is damaged, 5 another process writes to the same folder, 130 interrupted.
+refused, 4 a store is damaged, 5 another process writes to the same folder,
+6 a remote file cannot be reached, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from . import using
-from .errors import BUSY, DAMAGED, INTERRUPTED, MISTAKE, REFUSED, Busy, EcgpipeError, Interrupted
+from .errors import DAMAGED, INTERRUPTED, REFUSED, EcgpipeError, Interrupted
 from .options import Assignments, Config, Dask, Out, Seed, Source, Workers, settings_help
 
 FIRST = os.environ.get("RANK", "0") == "0"  # of the processes of torchrun one speaks
@@ -35,7 +36,7 @@ def main() -> None:
         app()
     except EcgpipeError as error:
         print(f"ecgpipe: {error}", file=sys.stderr)
-        sys.exit(BUSY if isinstance(error, Busy) else MISTAKE)
+        sys.exit(error.code)
     except Interrupted as end:
         if FIRST:
             print(f"ecgpipe: interrupted, {end}; the same command continues", file=sys.stderr)

@@ -1,12 +1,15 @@
 """The errors a user can meet; each names the file or setting, what is wrong and what to do."""
 
 # Exit codes of the command line: a mistake of the call or its files; done, but some records were
-# refused; a damaged store; a folder that another process writes to; ended by a signal, work saved.
-MISTAKE, REFUSED, DAMAGED, BUSY, INTERRUPTED = 2, 3, 4, 5, 130
+# refused; a damaged store; a folder that another process writes to; a remote file that could not be
+# read in several attempts; ended by a signal, work saved.
+MISTAKE, REFUSED, DAMAGED, BUSY, UNREACHABLE, INTERRUPTED = 2, 3, 4, 5, 6, 130
 
 
 class EcgpipeError(Exception):
-    """A mistake of the call, its settings or its files; the command line then exits with 2."""
+    """A mistake of the call, its settings or its files; the command line exits with ``code``."""
+
+    code = MISTAKE
 
 
 class BadRecord(EcgpipeError):
@@ -18,11 +21,15 @@ class BadRecord(EcgpipeError):
 
 
 class Busy(EcgpipeError):
-    """Another process writes to the same folder; the command line then exits with 5."""
+    """Another process writes to the same folder."""
+
+    code = BUSY
 
 
 class Unreachable(EcgpipeError):
     """A remote file that may be there could not be read in several attempts."""
+
+    code = UNREACHABLE
 
 
 class Interrupted(Exception):

@@ -108,7 +108,7 @@ def test_paper_rows_follow_the_protocol(data: Path) -> None:
     assert "shards/cinc2017-128Hz" in str(steps["finetune/random-128Hz"])
     for name in ("beat-2048", "future-16-8-8", "future-8-4-2"):
         frames = cost(steps[f"pretrain/{name}"]).frames
-        assert frames == pytest.approx(42.8e6, rel=0.02)
+        assert frames == pytest.approx(42.8e6, rel=0.03)
 
 
 def test_only_some_rows(data: Path) -> None:
