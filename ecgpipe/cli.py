@@ -16,8 +16,9 @@ from typing import Annotated, Any
 import typer
 
 from . import using
-from .errors import DAMAGED, INTERRUPTED, REFUSED, EcgpipeError, Interrupted
-from .options import Assignments, Config, Dask, Out, Seed, Source, Workers, settings_help
+from .errors import DAMAGED, INTERRUPTED, MISTAKE, REFUSED, EcgpipeError, Interrupted
+from .files import place
+from .options import Assignments, Config, Dask, Out, Seed, Source, Store, Workers, settings_help
 
 FIRST = os.environ.get("RANK", "0") == "0"  # of the processes of torchrun one speaks
 
@@ -37,6 +38,9 @@ def main() -> None:
     except EcgpipeError as error:
         print(f"ecgpipe: {error}", file=sys.stderr)
         sys.exit(error.code)
+    except OSError as error:  # a full disk, a bucket that is not there
+        print(f"ecgpipe: {error}", file=sys.stderr)
+        sys.exit(MISTAKE)
     except Interrupted as end:
         if FIRST:
             print(f"ecgpipe: interrupted, {end}; the same command continues", file=sys.stderr)
@@ -51,7 +55,7 @@ def main() -> None:
 @app.command()
 def simulate(
     name: Annotated[str, typer.Argument(help="icentia11k or cinc2017.")],
-    dest: Annotated[Path, typer.Argument(help="Folder to write, new or empty.")],
+    dest: Annotated[Path, typer.Argument(parser=place, help="Folder to write, new or empty.")],
     patients: Annotated[int | None, typer.Option(help="icentia11k: patients. [16]")] = None,
     segments: Annotated[int | None, typer.Option(help="icentia11k: segments of each. [3]")] = None,
     records: Annotated[int | None, typer.Option(help="cinc2017: records. [240]")] = None,
@@ -89,7 +93,9 @@ def fetch(
 def prepare(
     name: Annotated[str, typer.Argument(help="icentia11k, mitdb, cinc2017, ptbxl or icbeb2018.")],
     source: Source,
-    archive: Annotated[Path, typer.Argument(help="Folder of the archive, new or to be continued.")],
+    archive: Annotated[
+        Path, typer.Argument(parser=place, help="Folder of the archive, new or to be continued.")
+    ],
     patients: Annotated[
         str | None, typer.Option(help="Numbers of patients: 0-999 or 7,12,20-29. [all]")
     ] = None,
@@ -111,8 +117,10 @@ def prepare(
 
 @app.command()
 def shard(
-    archive: Annotated[Path, typer.Argument(help="Folder of a finished archive.")],
-    shards: Annotated[Path, typer.Argument(help="Folder of the shards, new or to be continued.")],
+    archive: Annotated[Path, typer.Argument(parser=place, help="Folder of a finished archive.")],
+    shards: Annotated[
+        Path, typer.Argument(parser=place, help="Folder of the shards, new or to be continued.")
+    ],
     fs: Annotated[float, typer.Option(min=1, help="Sampling rate of the shards, Hz.")] = 250,
     codec: Annotated[str, typer.Option(help="Of the signals: pcodec, zstd or lz4.")] = "pcodec",
     statements: Annotated[
@@ -131,7 +139,7 @@ def shard(
 
 @app.command()
 def verify(
-    store: Annotated[Path, typer.Argument(help="An archive or a folder of shards.")],
+    store: Store,
     decode: Annotated[bool, typer.Option(help="Read every record back as well.")] = True,
     source: Annotated[
         str | None,
@@ -156,34 +164,15 @@ def verify(
 app.command()(using.inspect)
 
 
-@app.command()
-def plot(
-    store: Annotated[Path, typer.Argument(help="An archive or a folder of shards.")],
-    key: Annotated[str, typer.Argument(help="The record.")],
-    out: Annotated[Path, typer.Option(help="The picture: .png, .svg or .pdf.")],
-    start: Annotated[str, typer.Option(help="In the record: s, m:ss or h:mm:ss.")] = "0",
-    seconds: Annotated[float, typer.Option(help="How much is drawn, s.")] = 10,
-) -> None:
-    """Draw a stretch of a record on ECG paper, with beats, QRS complexes and rhythms."""
-    from .evaluation.strip import plot
-
-    print(plot(store, key, out, start, seconds))
-
-
-@app.command()
-def card(
-    store: Annotated[Path, typer.Argument(help="An archive or a folder of shards.")],
-    out: Annotated[Path, typer.Option(help="The page.")],
-) -> None:
-    """Write a data card: one HTML page on what a store holds, with distributions."""
-    from .evaluation.card import write_card
-
-    print(write_card(store, out))
+app.command()(using.plot)
+app.command()(using.card)
 
 
 @app.command(cls=settings_help("PretrainSettings"))
 def pretrain(
-    shards: Annotated[list[Path], typer.Argument(help="Folders of shards of upstream data sets.")],
+    shards: Annotated[
+        list[Path], typer.Argument(parser=place, help="Folders of shards of upstream data sets.")
+    ],
     out: Out,
     task: Annotated[
         str | None,
@@ -212,7 +201,9 @@ def pretrain(
 
 @app.command(cls=settings_help("FinetuneSettings"))
 def finetune(
-    shards: Annotated[Path, typer.Argument(help="Folder of shards of a downstream data set.")],
+    shards: Annotated[
+        Path, typer.Argument(parser=place, help="Folder of shards of a downstream data set.")
+    ],
     out: Out,
     init: Annotated[str, typer.Option(help="A pretraining run, or random.")] = "random",
     repeats: Annotated[int | None, typer.Option(min=1, help="Trainings. [10]")] = None,
@@ -226,7 +217,7 @@ def finetune(
     settings = load(FinetuneSettings, config, assignments or (), repeats=repeats, seed=seed)
     from .training.finetune import finetune
 
-    finetune(shards, out, settings, None if init == "random" else Path(init))
+    finetune(shards, out, settings, None if init == "random" else place(init))
     _say_run(out)
 
 
@@ -236,8 +227,12 @@ app.command()(using.export)
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of pretraining and finetuning runs.")],
-    out: Annotated[Path, typer.Option(help="The page; its table goes beside it as .csv and .md.")],
+    runs: Annotated[
+        list[Path], typer.Argument(parser=place, help="Folders of pretraining and finetuning runs.")
+    ],
+    out: Annotated[
+        Path, typer.Option(parser=place, help="The page; its table goes beside it as .csv and .md.")
+    ],
 ) -> None:
     """Write a report on runs: one HTML page, its table as CSV and Markdown."""
     from .evaluation.report import write_report
@@ -255,9 +250,10 @@ def reproduce(
             "demo, smoke (on simulated recordings)."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for everything that is made.")],
+    out: Annotated[Path, typer.Option(parser=place, help="Folder for everything that is made.")],
     data: Annotated[
-        Path | None, typer.Option(help="Folder of the real data sets, each in one of its name.")
+        Path | None,
+        typer.Option(parser=place, help="Folder of the real data sets, each in one of its name."),
     ] = None,
     only: Annotated[
         str, typer.Option(help="Finetunings whose names match, such as 'random*'.")

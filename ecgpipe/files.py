@@ -1,18 +1,157 @@
-"""Small files that others rely on: written in one step, read with clear errors, locked."""
+"""Files that others rely on, here or behind a URL: written in one step, read with clear errors.
+
+A place is a path. That of a URL, such as ``s3://bucket/archive``, is one of universal_pathlib: read
+and written like any other, but it has no locks, and is replaced file by file.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import io
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 from .errors import Busy, EcgpipeError
+
+
+def place(name: str | Path) -> Path:
+    """The path of a folder or file, given by its name or as a URL that fsspec reads and writes.
+
+    Raises
+    ------
+    EcgpipeError
+        A kind of URL that nothing here reads.
+    """
+    if not isinstance(name, str):
+        return name
+    if "://" not in name:
+        return Path(name)
+    from upath import UPath
+
+    try:
+        path = UPath(name.rstrip("/"), use_listings_cache=False)
+        path.fs  # noqa: B018  (opens it)
+    except ImportError as error:
+        how = "pip install 'ecgpipe[s3]'" if name.startswith("s3:") else "install it"
+        raise EcgpipeError(f"{name}: needs another package ({error}); {how}") from None
+    except ValueError as error:
+        raise EcgpipeError(f"{name}: cannot be opened ({error}); check the address") from None
+    return cast(Path, path)
+
+
+def is_remote(path: Path) -> bool:
+    """Whether a place lies behind a URL."""
+    return not isinstance(path, Path)
+
+
+def absolute(path: Path) -> Path:
+    """The place, from whatever folder a process works in."""
+    return path if is_remote(path) else path.resolve()
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder; behind a URL there are none, only names."""
+    if not is_remote(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether nothing is there."""
+    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it, if it is there."""
+    if is_remote(path):
+        if path.exists():
+            _system(path).rm(_inside(path), recursive=True)
+    elif path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sizes(folder: Path) -> dict[str, int]:
+    """Bytes of every file below a folder, by its name from there; one listing behind a URL."""
+    if is_remote(folder):
+        top = len(_inside(folder)) + 1
+        found = _system(folder).find(_inside(folder), detail=True)
+        return {name[top:]: int(info["size"]) for name, info in found.items()}
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+
+
+def publish(made: Path, target: Path) -> None:
+    """Put a file or folder of this machine in its place, which must be free.
+
+    Here it is renamed. Behind a URL its files are sent one after another.
+    """
+    if not is_remote(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(made, target)
+        return
+    files = [made] if made.is_file() else sorted(p for p in made.rglob("*") if p.is_file())
+    for file in files:
+        name = file.relative_to(made).as_posix()
+        goal = target if made.is_file() else target / name
+        _system(target).put_file(str(file), _inside(goal))
+
+
+def local_copy(path: Path) -> Path:
+    """A file behind a URL as one of this machine, in the user's cache folder; fetched once."""
+    if not is_remote(path):
+        return path
+    info = _system(path).info(_inside(path))
+    version = [str(path), info["size"], str(info.get("ETag") or info.get("mtime"))]
+    name = hashlib.sha256(json.dumps(version).encode()).hexdigest()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ecgpipe" / "files"
+    copy = cache / f"{name}{path.suffix}"
+    if not copy.is_file():
+        cache.mkdir(parents=True, exist_ok=True)
+        partial = cache / f".{name}.{uuid4().hex}.partial"
+        try:
+            _system(path).get_file(_inside(path), str(partial))
+            os.replace(partial, copy)
+        finally:
+            partial.unlink(missing_ok=True)
+    return copy
+
+
+@contextmanager
+def workshop(folder: Path) -> Iterator[Path]:
+    """Where something for a folder is made before it is published: beside it, or on this machine.
+
+    Nothing of it stays.
+    """
+    if is_remote(folder):
+        with tempfile.TemporaryDirectory(prefix="ecgpipe-") as name:
+            yield Path(name)
+        return
+    own = folder / uuid4().hex
+    own.mkdir(parents=True)
+    try:
+        yield own
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
+        with suppress(OSError):  # another one is at work there
+            folder.rmdir()
+
+
+def _system(path: Path) -> Any:
+    return cast(Any, path).fs
+
+
+def _inside(path: Path) -> str:
+    """The name of a place in its file system."""
+    return str(cast(Any, path).path).rstrip("/")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -26,7 +165,8 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         tree = json.loads(path.read_text())
     except OSError as error:
-        raise EcgpipeError(f"{path}: cannot be read ({error.strerror})") from None
+        why = error.strerror or str(error)
+        raise EcgpipeError(f"{path}: cannot be read ({why})") from None
     except ValueError:
         raise EcgpipeError(f"{path}: not valid JSON; the file is damaged") from None
     assert isinstance(tree, dict)
@@ -45,12 +185,32 @@ def sha256(path: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in one step."""
+    """Write a text file in one step, as UTF-8 with lines as they are."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes | io.BytesIO) -> None:
+    """Write a file in one step; a store behind a URL shows it when it is whole.
+
+    Raises
+    ------
+    EcgpipeError
+        A URL that nothing can be written to.
+    """
+    content = data.getbuffer() if isinstance(data, io.BytesIO) else data
+    if is_remote(path):
+        try:
+            path.write_bytes(bytes(content))
+        except OSError as error:
+            raise EcgpipeError(
+                f"{path}: cannot be written ({error}); is the bucket there, and yours to write to?"
+            ) from None
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     # A name of its own: two who write the same file at once must not take each other's half.
     partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
     try:
-        partial.write_text(text)
+        partial.write_bytes(content)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -58,13 +218,16 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a file's folder as its only writer.
+    """Hold a file's folder as its only writer; behind a URL nobody can.
 
     Raises
     ------
     Busy
         Another process holds it.
     """
+    if is_remote(path):
+        yield
+        return
     with path.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from .files import place
+
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; by default one per core.")]
 Dask = Annotated[
     str | None,
@@ -18,6 +20,9 @@ Dask = Annotated[
 Source = Annotated[
     str, typer.Argument(help="Raw files: a folder, s3://…, https://…, or a .zip of them.")
 ]
+Store = Annotated[
+    Path, typer.Argument(parser=place, help="An archive or a folder of shards, or its URL.")
+]
 Config = Annotated[Path | None, typer.Option(help="File of settings, TOML or JSON.")]
 Assignments = Annotated[
     list[str] | None,
@@ -27,7 +32,8 @@ Assignments = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option(min=0, help="Of weights and of the order of data. [0]")]
 Out = Annotated[
-    Path, typer.Option(help="Folder of the run; one that holds it already is continued.")
+    Path,
+    typer.Option(parser=place, help="Folder of the run; one that holds it already is continued."),
 ]
 
 

@@ -9,15 +9,20 @@ from typing import Annotated
 import typer
 
 from .errors import REFUSED, EcgpipeError
+from .files import place
+from .options import Store
 from .progress import say
 
-Model = Annotated[Path, typer.Argument(help="A model.pt, or a run: of repeats, the best.")]
+Model = Annotated[
+    Path, typer.Argument(parser=place, help="A model.pt, or a run: of repeats, the best.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
 
 
 def inspect(
     path: Annotated[
-        Path, typer.Argument(help="An archive, a folder of shards, a model.pt, or a run.")
+        Path,
+        typer.Argument(parser=place, help="An archive, a folder of shards, a model.pt, or a run."),
     ],
     as_json: AsJson = False,
 ) -> None:
@@ -33,6 +38,29 @@ def inspect(
             return
     facts = inspect(path)
     print(json.dumps(facts, indent=1, ensure_ascii=False) if as_json else text(facts))
+
+
+def plot(
+    store: Store,
+    key: Annotated[str, typer.Argument(help="The record.")],
+    out: Annotated[Path, typer.Option(parser=place, help="The picture: .png, .svg or .pdf.")],
+    start: Annotated[str, typer.Option(help="In the record: s, m:ss or h:mm:ss.")] = "0",
+    seconds: Annotated[float, typer.Option(help="How much is drawn, s.")] = 10,
+) -> None:
+    """Draw a stretch of a record on ECG paper, with beats, QRS complexes and rhythms."""
+    from .evaluation.strip import plot
+
+    print(plot(store, key, out, start, seconds))
+
+
+def card(
+    store: Store,
+    out: Annotated[Path, typer.Option(parser=place, help="The page.")],
+) -> None:
+    """Write a data card: one HTML page on what a store holds, with distributions."""
+    from .evaluation.card import write_card
+
+    print(write_card(store, out))
 
 
 def predict(
@@ -53,7 +81,8 @@ def predict(
         float | None, typer.Option(help="s from window to window in long ones. [its input]")
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw the recording and its answer: .png, .svg or .pdf.")
+        Path | None,
+        typer.Option(parser=place, help="Draw the recording and its answer: .png, .svg or .pdf."),
     ] = None,
     as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="A row for every window.")] = False,
@@ -91,7 +120,7 @@ def predict(
 
 def export(
     model: Model,
-    out: Annotated[Path, typer.Option(help="The file, .onnx.")],
+    out: Annotated[Path, typer.Option(parser=place, help="The file, .onnx.")],
 ) -> None:
     """Write a model as ONNX: millivolts in, probabilities out, everything between inside."""
     from .evaluation.export import export

@@ -32,20 +32,6 @@ def small(tmp_path: Path) -> Path:
     return db.small(tmp_path / "small")
 
 
-@pytest.fixture(scope="session")
-def moto() -> Iterator[str]:
-    """An S3 server of this machine."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        yield f"http://{host}:{port}"
-    finally:
-        server.stop()
-
-
 @pytest.fixture
 def bucket(moto: str) -> Iterator[Callable[[Path], str]]:
     """Copies a folder into a bucket that anyone may read; gives its URL."""

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
+from ..files import write_text
 from ..labels.rhythms import CLOSE
 from ..sources import SOURCES
 from ..storage.inspect import codec_name, inspect
@@ -61,8 +62,7 @@ def write_card(store: Path, out: Path) -> Path:
     )
     page = _page(opened, inspect(store), count(opened))
     text = environment.get_template("card.html.j2").render(page)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text, encoding="utf-8", newline="\n")
+    write_text(out, text)
     return out
 
 

@@ -8,12 +8,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..storage.archive import GROUP
+from ..files import local_copy
+from ..storage.archive import GROUP, open_group
 from ..storage.parts import read_sidecar
 from ..storage.store import Store
 
@@ -61,13 +61,11 @@ def count(store: Store) -> Counts:
 def _qrs(store: Store, part: str) -> Iterator[NDArray[np.int32]]:
     """Detected QRS complexes of the records of a part, and nothing else of it."""
     if store.recipe["kind"] == "archive":
-        import zarr
-
-        group: Any = zarr.open_group(str(store.path / GROUP / part), mode="r")
+        group = open_group(store.path / GROUP / part)
         index, edge = group["qrs_index"][...], group["qrs_offset"][...]
         yield from (index[a:b] for a, b in pairwise(edge))
         return
-    with tarfile.open(store.shard(part)) as tar:
+    with tarfile.open(local_copy(store.shard(part))) as tar:
         for member in tar:  # passes over what is not read
             if member.name.endswith(".qrs"):
                 file = tar.extractfile(member)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import warnings
 from copy import deepcopy
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import EcgpipeError
+from ..files import write_bytes
 from .model import Model
 
 NEEDED = ("onnx", "onnxscript")
@@ -109,8 +110,8 @@ def export(model: Model, out: Path) -> Path:
             "run": str(model.card["run"]["digest"]),
         }
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.stem}.partial.onnx")
-    program.save(str(partial), external_data=False)
-    os.replace(partial, out)
+    with TemporaryDirectory(prefix="ecgpipe-") as folder:
+        made = Path(folder) / out.name
+        program.save(str(made), external_data=False)
+        write_bytes(out, made.read_bytes())
     return out

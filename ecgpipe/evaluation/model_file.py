@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..config import Training
 from ..errors import EcgpipeError
-from ..files import read_json
+from ..files import place, read_json
 from ..models.resnet import ResNet
 from ..tasks import TASKS
 from ..training.device import choose
@@ -30,7 +30,7 @@ def load_model(path: str | Path, device: str = "auto") -> Model:
     EcgpipeError
         No model there, or one that has no classes, such as one pretrained to predict a future.
     """
-    file = find_model(Path(path))
+    file = find_model(place(path))
     tree = load(file)
     try:
         state, card = tree.pop("network"), tree

@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..errors import EcgpipeError
+from ..files import absolute, write_text
 from . import recordings, sections
 from .paper import SETS
 from .results import Row, rows
@@ -42,7 +43,7 @@ def write_report(runs: Sequence[Path], out: Path) -> dict[str, Path]:
     EcgpipeError
         No runs, or a folder that is no run.
     """
-    found = [read_run(folder) for folder in dict.fromkeys(path.resolve() for path in runs)]
+    found = [read_run(folder) for folder in dict.fromkeys(map(absolute, runs))]
     if not found:
         raise EcgpipeError("report: no run folders given; name at least one")
     table = rows([run for run in found if run.info["kind"] == "finetune"])
@@ -50,9 +51,8 @@ def write_report(runs: Sequence[Path], out: Path) -> dict[str, Path]:
     stem = out.name.removesuffix(".html")
     paths = {kind: out.with_name(f"{stem}.{kind}") for kind in ("html", "csv", "md")}
     texts = {"html": _html(page), "csv": csv_text(table), "md": _markdown(page)}
-    out.parent.mkdir(parents=True, exist_ok=True)
     for kind, path in paths.items():
-        path.write_text(texts[kind], encoding="utf-8", newline="\n")
+        write_text(path, texts[kind])
     return paths
 
 

@@ -8,6 +8,7 @@ curves only; every reported score comes from the predictions.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import zipfile
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from pydantic import ValidationError
 
 from ..config import FinetuneSettings, PretrainSettings
 from ..errors import EcgpipeError
+from ..files import absolute
 from ..tasks.scores import confusion_of
 
 REQUIRED = ("kind", "name", "dataset", "classes", "settings")
@@ -154,7 +156,7 @@ def read_run(folder: Path) -> Run:
     _check(file, info)
     if info.get("init"):
         _check(file, info["init"].get("run"))
-    name, classes = folder.resolve().name, list(info["classes"])
+    name, classes = absolute(folder).name, list(info["classes"])
     if info["kind"] == "pretrain":
         return Run(name, info, (_repeat(folder, 0, classes, ["validation"], False),))
     many = info.get("answer") == "many_of"
@@ -266,7 +268,7 @@ def _examples(file: Path) -> tuple[Example, ...]:
     if not file.is_file():
         return ()
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as arrays:
             fs = float(arrays["fs"])
             examples = tuple(
                 Example(str(key), fs, arrays[f"signal__{key}"], arrays[f"qrs__{key}"])

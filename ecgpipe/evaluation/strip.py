@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ..errors import EcgpipeError
+from ..files import write_bytes
 from ..labels.beats import CLASS_OF_SYMBOL
 from ..sources import SOURCES
 from ..storage.store import Store, open_store
@@ -98,8 +99,7 @@ def plot(store: Path, key: str, out: Path, start: str | float = 0, seconds: floa
     with matplotlib.rc_context(STYLE):
         figure = _draw(cut, _facts(opened, record, cut))
         figure.savefig(picture, format=kind[1:], dpi=25.4 * _DOTS, metadata=METADATA[kind])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(picture.getvalue())
+    write_bytes(out, picture)
     return out
 
 

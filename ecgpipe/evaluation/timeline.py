@@ -19,6 +19,7 @@ from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 
 from ..errors import EcgpipeError
+from ..files import write_bytes
 from .model import YES, Model
 from .predict import Answered, chosen, clock, edges, shares
 from .sheet import INK, SOFT, Sheet, length, lines_of
@@ -70,8 +71,7 @@ def plot_answer(model: Model, found: Answered, out: Path) -> Path:
     with matplotlib.rc_context({**STYLE, "path.simplify": True}):
         sheet = _Drawing(model, found).sheet
         sheet.figure.savefig(picture, format=kind[1:], dpi=25.4 * _DOTS, metadata=METADATA[kind])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(picture.getvalue())
+    write_bytes(out, picture)
     return out
 
 

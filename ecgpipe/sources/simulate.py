@@ -8,7 +8,6 @@ Everything random about a patient or record follows from the seed and its number
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.fft import next_fast_len
 
 from ..errors import EcgpipeError
-from ..files import read_json, write_json
+from ..files import is_empty, publish, read_json, remove, workshop, write_json
 from .ecgsyn import BEATS, RHYTHMS, Floats, Span, beats, patient, slow
 from .ecgsyn import signal as ecg
 from .entry import SIMULATED
@@ -302,12 +301,14 @@ def simulate(
         made = read_json(dest / SIMULATED)
         if made["call"] == how:
             return int(made["records"])
-    if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
+    if not is_empty(dest):
         raise EcgpipeError(f"{dest}: there is something else already; choose a new or empty folder")
     partial = dest.with_name(f".{dest.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    count = make(partial, seed, **given)
-    write_json(partial / SIMULATED, {"call": how, "records": count})
-    partial.replace(dest)  # an empty folder gives way; a killed call leaves nothing under the name
+    remove(partial)  # of a killed call
+    with workshop(partial) as bench:
+        own = bench / dest.name
+        own.mkdir()
+        count = make(own, seed, **given)
+        write_json(own / SIMULATED, {"call": how, "records": count})
+        publish(own, dest)  # an empty folder gives way
     return count

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import zarr
@@ -18,6 +18,7 @@ from zarr.codecs import BloscCodec
 
 from ..config import digest
 from ..errors import BadRecord
+from ..files import is_remote
 from ..labels.qrs import detect_qrs
 from ..progress import say
 from ..sources import (
@@ -116,7 +117,7 @@ def prepare(
     }
     title = f"prepare {name}"
     manifest = build(archive, recipe, jobs, title, workers or os.cpu_count() or 1, dask)
-    zarr.open_group(str(archive / GROUP), mode="a")  # so that the parts open as one hierarchy
+    open_group(archive / GROUP, "a")  # so that the parts open as one hierarchy
     return manifest
 
 
@@ -273,12 +274,17 @@ def _offsets(lengths: list[int]) -> NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
+def open_group(path: Path, mode: Literal["r", "a"] = "r") -> Any:
+    """A Zarr group, here or behind a URL; by Any, since zarr says of no value what it is."""
+    how = cast(Any, path).storage_options if is_remote(path) else None
+    return zarr.open_group(str(path), mode=mode, storage_options=how)
+
+
 class PartReader:
     """Reads records of one Zarr group."""
 
     def __init__(self, path: Path) -> None:
-        # Any: zarr says of every value that it may be any JSON or any array.
-        self.group = cast(Any, zarr.open_group(str(path), mode="r"))
+        self.group = open_group(path)
         self.described: list[dict[str, Any]] = self.group.attrs["records"]
         self._small: dict[str, Any] = {
             name: array[...] for name, array in self.group.arrays() if name != "signal"

@@ -14,23 +14,35 @@ only the parts without a valid sidecar. Two runs at once are refused by a lock o
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
-from uuid import uuid4
 
 from ..errors import EcgpipeError
-from ..files import locked, read_json, sha256, write_json
+from ..files import (
+    absolute,
+    is_empty,
+    is_remote,
+    locked,
+    make_folder,
+    publish,
+    read_json,
+    remove,
+    sha256,
+    sizes,
+    workshop,
+    write_json,
+)
 from ..progress import Progress, say
 from .executors import run
 from .manifest import merge
 
 RECIPE, MANIFEST, PARTS, PARTIAL = "recipe.json", "manifest.json", "parts", ".partial"
+AHEAD = 32  # sidecars that are read at once behind a URL
 
 
 class Job(Protocol):
@@ -93,14 +105,14 @@ def build(
         _refuse_strangers(store, jobs)
         kept = 0
         with Progress(title, len(jobs), "parts") as progress:
-            make = partial(build_part, store.resolve())
+            make = partial(build_part, absolute(store))
             for name, fresh in run(make, jobs, workers, dask):
                 kept += not fresh
                 progress.step(name)
-        shutil.rmtree(store / PARTIAL, ignore_errors=True)
+        remove(store / PARTIAL)
         if kept:
             say(f"{title}: {kept} of {len(jobs)} parts were there already")
-        manifest = merge(recipe, (read_sidecar(store, name) for name in sorted(jobs)))
+        manifest = merge(recipe, read_sidecars(store, sorted(jobs)))
         write_json(store / MANIFEST, manifest)
         return manifest
 
@@ -114,47 +126,42 @@ def build_part(store: Path, name: str, job: Job) -> bool:
     sidecar, target = store / PARTS / f"{name}.json", store / job.target
     if _is_whole(store, sidecar, job):
         return False
-    own = store / PARTIAL / f"{name}-{uuid4().hex}"
-    own.parent.mkdir(parents=True, exist_ok=True)
-    content = job.write(own)
-    written = sorted(path for path in [own, *own.rglob("*")] if path.is_file())
-    files = {
-        f"{job.target}/{path.relative_to(own).as_posix()}".removesuffix("/."): {
-            "bytes": path.stat().st_size,
-            "sha256": sha256(path),
+    with workshop(store / PARTIAL) as bench:
+        own = bench / name
+        content = job.write(own)
+        written = sorted(path for path in [own, *own.rglob("*")] if path.is_file())
+        files = {
+            f"{job.target}/{path.relative_to(own).as_posix()}".removesuffix("/."): {
+                "bytes": path.stat().st_size,
+                "sha256": sha256(path),
+            }
+            for path in written
         }
-        for path in written
-    }
-    if not _is_whole(store, sidecar, job):
-        sidecar.unlink(missing_ok=True)
-        _remove(target)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            if written:
-                os.replace(own, target)
-        except OSError:
-            if not target.exists():
-                raise
-        # Written beside the part, so that a kill leaves nothing among the sidecars.
-        written_sidecar = own.with_name(f"{own.name}.json")
-        write_json(written_sidecar, {"name": name, "files": files, **content})
-        sidecar.parent.mkdir(exist_ok=True)
-        os.replace(written_sidecar, sidecar)
-    _remove(own)
+        if not _is_whole(store, sidecar, job):
+            remove(sidecar)
+            remove(target)
+            try:
+                if written:
+                    publish(own, target)
+            except OSError:
+                if not target.exists():
+                    raise
+            # Written beside the part, so that a kill leaves nothing among the sidecars.
+            write_json(bench / sidecar.name, {"name": name, "files": files, **content})
+            publish(bench / sidecar.name, sidecar)
     return True
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _is_whole(store: Path, sidecar: Path, job: Job) -> bool:
     try:
         content = json.loads(sidecar.read_text())
-        return job.is_current(content["inputs"]) and all(
+        if not job.is_current(content["inputs"]):
+            return False
+        if is_remote(store):  # where reading it all back would cost as much as making it
+            found = sizes(store / job.target).items()
+            there = {f"{job.target}/{name}".removesuffix("/"): size for name, size in found}
+            return all(there[path] == file["bytes"] for path, file in content["files"].items())
+        return all(
             (store / path).stat().st_size == file["bytes"]
             and sha256(store / path) == file["sha256"]
             for path, file in content["files"].items()
@@ -167,9 +174,9 @@ def _is_whole(store: Path, sidecar: Path, job: Job) -> bool:
 def _claimed(store: Path, recipe: Mapping[str, Any]) -> Iterator[None]:
     """Hold the store for one writer with one recipe."""
     path = store / RECIPE
-    if store.exists() and not path.exists() and (not store.is_dir() or any(store.iterdir())):
+    if not path.exists() and not is_empty(store):
         raise EcgpipeError(f"{store}: is not a store of ecgpipe and not empty; name another folder")
-    store.mkdir(parents=True, exist_ok=True)
+    make_folder(store)
     if not path.exists():
         write_json(path, recipe)
     with locked(path):
@@ -199,6 +206,16 @@ def _refuse_strangers(store: Path, jobs: Mapping[str, Job]) -> None:
 def read_sidecar(store: Path, name: str) -> dict[str, Any]:
     """The sidecar of a part."""
     return read_json(store / PARTS / f"{name}.json")
+
+
+def read_sidecars(store: Path, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The sidecars of parts, in order; behind a URL some are read ahead."""
+    if not is_remote(store):
+        yield from (read_sidecar(store, name) for name in names)
+        return
+    with ThreadPoolExecutor(AHEAD) as pool:
+        for start in range(0, len(names), AHEAD):
+            yield from pool.map(partial(read_sidecar, store), names[start : start + AHEAD])
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..config import canonical
 from ..errors import EcgpipeError
-from ..files import read_json
+from ..files import local_copy, read_json
 from ..labels.statements import Selection, chosen_classes, select_statements, why_excluded
 from ..sources import SOURCES
 from ..types import Marks, Record
@@ -256,7 +256,7 @@ def _members(path: Path, wanted: Callable[[str], bool]) -> Iterator[dict[str, An
     webdataset's own reading is for pipes, in blocks of 10 kB; in a file whole members can be read,
     and skipped, at once, which takes less than half the time.
     """
-    with tarfile.open(path, "r:") as tar:
+    with tarfile.open(local_copy(path), "r:") as tar:
         for member in tar:
             if wanted(member.name.partition(".")[0]):
                 file = tar.extractfile(member)

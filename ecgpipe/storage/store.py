@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EcgpipeError
-from ..files import read_json
+from ..files import place, read_json
 from ..types import Record
 from . import archive, shards
 from .manifest import FORMAT
-from .parts import MANIFEST, PARTS, RECIPE, read_sidecar
+from .parts import MANIFEST, PARTS, RECIPE, read_sidecar, read_sidecars
 
 if TYPE_CHECKING:
     import dask.array
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 def open_store(path: str | Path) -> Store:
-    """Open an archive or a set of shards.
+    """Open an archive or a set of shards, by its folder or by a URL such as ``s3://…``.
 
     Raises
     ------
     EcgpipeError
         The folder is no store, is not finished, or was written by a newer layout.
     """
-    return Store(Path(path))
+    return Store(place(path))
 
 
 class Store:
@@ -44,9 +44,9 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if not path.is_dir():
-            raise EcgpipeError(f"{path}: no such folder; name an archive or a folder of shards")
         if not (path / MANIFEST).is_file():
+            if not path.is_dir():
+                raise EcgpipeError(f"{path}: no such folder; name an archive or a folder of shards")
             state = (
                 "not finished; run its command again"
                 if (path / RECIPE).is_file()
@@ -70,9 +70,9 @@ class Store:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """What the sidecars say of each record, in the order of the store, with its ``part``."""
-        for part in self.parts:
-            for at, row in enumerate(read_sidecar(self.path, part)["records"]):
-                yield {"part": part, "at": at, **row}
+        for sidecar in read_sidecars(self.path, self.parts):
+            for at, row in enumerate(sidecar["records"]):
+                yield {"part": sidecar["name"], "at": at, **row}
 
     @cached_property
     def records(self) -> pd.DataFrame:

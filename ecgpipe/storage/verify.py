@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EcgpipeError
-from ..files import read_json, sha256
+from ..files import read_json, sha256, sizes
 from ..progress import Progress
 from .compare import compare, differing
 from .manifest import merge, part_digest, record_row
-from .parts import PARTS, RECIPE, read_sidecar
+from .parts import PARTS, RECIPE, read_sidecar, read_sidecars
 from .store import Store
 
 
@@ -65,16 +65,17 @@ def check_files(store: Store) -> None:
     EcgpipeError
         Naming the first file.
     """
-    for part in store.manifest["parts"]:
-        sidecar = read_sidecar(store.path, part["name"])
+    there = sizes(store.path)
+    for part, sidecar in zip(
+        store.manifest["parts"], read_sidecars(store.path, store.parts), strict=True
+    ):
         if part_digest(sidecar) != part["digest"]:
             raise EcgpipeError(
                 f"{store.path}: part {part['name']} changed since the manifest was written; "
                 "run the store's command again"
             )
         for file, expected in sidecar["files"].items():
-            path = store.path / file
-            size = path.stat().st_size if path.is_file() else None
+            path, size = store.path / file, there.get(file)
             if size != expected["bytes"]:
                 raise EcgpipeError(
                     f"{path}: {'missing' if size is None else f'{size:,} bytes'} where "
@@ -90,6 +91,7 @@ def _check(store: Store, decode: bool) -> list[str]:
     if read_json(store.path / RECIPE) != store.recipe:
         problems.append(f"{RECIPE}: differs from the manifest's recipe")
     unknown: list[str] = []
+    there = sizes(store.path)
 
     def sidecars() -> Iterator[dict[str, Any]]:
         with Progress(f"verify {store.path.name}", len(store.parts), "parts") as progress:
@@ -100,7 +102,7 @@ def _check(store: Store, decode: bool) -> list[str]:
                     problems.append(str(error))
                     unknown.append(part["name"])
                 else:
-                    problems.extend(_check_part(store, part["name"], sidecar, decode))
+                    problems.extend(_check_part(store, part["name"], sidecar, decode, there))
                     yield sidecar
                 progress.step(part["name"])
 
@@ -126,14 +128,16 @@ def _sidecar(store: Store, part: Mapping[str, Any]) -> dict[str, Any]:
     raise EcgpipeError(f"{PARTS}/{part['name']}.json: changed since the manifest was written")
 
 
-def _check_part(store: Store, name: str, sidecar: Mapping[str, Any], decode: bool) -> Iterator[str]:
+def _check_part(
+    store: Store, name: str, sidecar: Mapping[str, Any], decode: bool, there: Mapping[str, int]
+) -> Iterator[str]:
     is_whole = True
     for file, expected in sidecar["files"].items():
-        path = store.path / file
-        if not path.is_file():
+        path, size = store.path / file, there.get(file)
+        if size is None:
             problem = "missing"
-        elif path.stat().st_size != expected["bytes"]:
-            problem = f"{path.stat().st_size:,} bytes, {expected['bytes']:,} expected"
+        elif size != expected["bytes"]:
+            problem = f"{size:,} bytes, {expected['bytes']:,} expected"
         elif sha256(path) != expected["sha256"]:
             problem = "its bytes changed (SHA-256 differs)"
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..files import write_bytes
 from ..labels.qrs import main_lead
 from ..loading.recordings import Label, Recordings, shuffled, targets
 from .run import PREDICTIONS
@@ -64,6 +66,6 @@ def _save(path: Path, recordings: Recordings, keys: Sequence[str], preferred: st
         record = recordings.records[key]
         arrays[f"signal__{key}"] = record.millivolts()[main_lead(record.leads, preferred)]
         arrays[f"qrs__{key}"] = record.qrs.index
-    partial = path.with_name(f".{path.name}.partial.npz")
-    np.savez_compressed(partial, keys=np.array(keys), **arrays)
-    partial.replace(path)
+    content = io.BytesIO()
+    np.savez_compressed(content, keys=np.array(keys), **arrays)
+    write_bytes(path, content)

@@ -22,7 +22,7 @@ from torch import nn
 
 from ..config import Training
 from ..errors import EcgpipeError, Interrupted
-from ..files import write_text
+from ..files import is_remote, make_folder, remove, write_text
 from ..progress import Progress, say
 from ..tasks.answers import ONE_OF, Answer
 from ..types import Batch
@@ -86,10 +86,13 @@ def fit(
     Interrupted
         SIGTERM or Ctrl-C came; the step it came in is finished and saved.
     """
-    if settings.tensorboard and not find_spec("tensorboard"):
-        raise EcgpipeError(
-            "setting tensorboard: it is not installed; pip install 'ecgpipe[tensorboard]'"
+    if settings.tensorboard and (is_remote(run) or not find_spec("tensorboard")):
+        why = (
+            f"writes to folders of this machine alone, not to {run}"
+            if is_remote(run)
+            else "is not installed; pip install 'ecgpipe[tensorboard]'"
         )
+        raise EcgpipeError(f"setting tensorboard: it {why}")
     network.to(device.device)
     optimiser = torch.optim.Adam(
         network.parameters(),
@@ -100,7 +103,7 @@ def fit(
     )
     history: list[dict[str, float]] = []
     done = Sums()
-    run.mkdir(parents=True, exist_ok=True)
+    make_folder(run)
     if (run / LAST).is_file():
         last = load(run / LAST)
         network.load_state_dict(last["network"])
@@ -172,7 +175,7 @@ def _listed(path: Path) -> Iterator[None]:
 
 def finish(run: Path) -> None:
     """Remove the checkpoint of a run that needs no continuation; the best weights stay."""
-    (run / LAST).unlink(missing_ok=True)
+    remove(run / LAST)
 
 
 def _stalled(history: list[dict[str, float]], patience: int | None) -> bool:

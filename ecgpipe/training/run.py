@@ -6,7 +6,7 @@ digests of its inputs; a folder with another digest holds another run, and is re
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -17,7 +17,7 @@ import torch
 
 from ..config import digest
 from ..errors import EcgpipeError
-from ..files import locked, read_json, write_json
+from ..files import is_empty, locked, read_json, write_bytes, write_json
 from ..storage.store import Store
 
 RUN, MODEL, HISTORY, PREDICTIONS = "run.json", "model.pt", "history.csv", "predictions.csv"
@@ -41,7 +41,7 @@ def claimed(run: Path, description: Mapping[str, Any], writes: bool = True) -> I
         return
     path = run / RUN
     if not path.exists():
-        if run.exists() and (not run.is_dir() or any(run.iterdir())):
+        if not is_empty(run):
             raise EcgpipeError(
                 f"{run}: is no run of ecgpipe and not empty; name another folder for --out"
             )
@@ -116,9 +116,9 @@ def describe_input(store: Store) -> dict[str, Any]:
 
 def save(path: Path, tree: Mapping[str, Any]) -> None:
     """Write tensors and plain values in one step."""
-    partial = path.with_name(f".{path.name}.partial")
-    torch.save(dict(tree), partial)
-    os.replace(partial, path)
+    content = io.BytesIO()
+    torch.save(dict(tree), content)
+    write_bytes(path, content)
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -130,7 +130,9 @@ def load(path: Path) -> dict[str, Any]:
         The file is missing or damaged.
     """
     try:
-        tree: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            content = io.BytesIO(file.read())
+        tree: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise EcgpipeError(f"{path}: missing; has the run finished its first epoch?") from None
     except Exception as error:  # torch raises whatever the damage leads to
