@@ -228,7 +228,7 @@ def locked(path: Path) -> Iterator[None]:
     if is_remote(path):
         yield
         return
-    with path.open("rb") as file:
+    with path.open("r+b") as file:  # NFS locks only what is open for writing
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -302,3 +302,11 @@ def test_annotations_that_go_back_in_time_are_refused(tmp_path: Path) -> None:
     words = [beat | 50, skip, 0xFFFF, 0xFFF6, beat, 0]  # at 50, then at 40
     (tmp_path / f"{P7}.atr").write_bytes(np.array(words, "<u2").tobytes())
     _refused("icentia11k", tmp_path, f"{P7}.atr", "out of order", "fetch")
+
+
+def test_a_key_that_would_split_a_sample_is_a_mistake_of_the_call(tmp_path: Path) -> None:
+    db.cinc(tmp_path, 1)
+    for end in ("hea", "mat"):
+        (tmp_path / f"A00001.2.{end}").write_bytes((tmp_path / f"A00001.{end}").read_bytes())
+    with pytest.raises(EcgpipeError, match=r"1 of the key 'A00001\.2'; keys are unique"):
+        find_entries("cinc2017", Folder.open(tmp_path))

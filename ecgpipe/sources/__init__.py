@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -17,6 +19,9 @@ __all__ = [
     "SIMULATED", "SOURCES", "Entry", "Files", "Folder", "Source",
     "find_entries", "group_parts", "read_entry", "read_records", "select",
 ]  # fmt: skip
+
+
+KEY = re.compile(r"[A-Za-z0-9_-]+")  # a dot would split the members of a shard's sample
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,12 @@ def find_entries(name: str, folder: Folder) -> list[Entry]:
     if name not in SOURCES:
         raise EcgpipeError(f"unknown data set {name}; there are: {', '.join(SOURCES)}")
     found = SOURCES[name].entries(folder)
+    for key, count in Counter(entry.key for entry in found).items():
+        if count > 1 or not KEY.fullmatch(key):
+            raise EcgpipeError(
+                f"{folder.root}: {count} of the key {key!r}; keys are unique, of letters, digits, "
+                "- and _"
+            )
     if not found:
         raise EcgpipeError(
             f"{folder.root}: no recordings of {SOURCES[name].title} in it; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -84,7 +85,9 @@ class Pass:
         self.momenta = [norm.momentum or 0.0 for norm in self.norms]
         trained: Any = network
         if ranks.count > 1:
-            trained = DistributedDataParallel(trained, broadcast_buffers=False)
+            with warnings.catch_warnings():  # torch 2.13 has another name for it, 2.8 has not
+                warnings.simplefilter("ignore", FutureWarning)
+                trained = DistributedDataParallel(trained, broadcast_buffers=False)
         self.no_sync = trained.no_sync if ranks.count > 1 else nullcontext
         if settings.compile != "no":
             trained = torch.compile(trained, mode=settings.compile)
