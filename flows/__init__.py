@@ -2,4 +2,15 @@
 
 The docstrings of the flows are in Google's style, because Prefect shows what they say of the
 parameters in its form, and so does the command line (``python -m flows.NAME --help``).
+
+Prefect reads its settings when it is imported, so they are settled here, before any flow.
 """
+
+import os
+from pathlib import Path
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+os.environ.setdefault("PREFECT_HOME", str(CACHE / "ecgpipe" / "prefect"))
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")  # the server's
+os.environ.setdefault("DO_NOT_TRACK", "1")  # the client's
+Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)  # Prefect makes no parents

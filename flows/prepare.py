@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
-from flows.common import Workers, main, option, outcome, run_step  # first: Prefect's defaults
+from prefect import flow
+from prefect.states import State
+from pydantic import Field
 
-from prefect import flow  # isort: skip
-from prefect.states import State  # isort: skip
-from pydantic import Field  # isort: skip
+from flows.command import main
+from flows.common import Place, Workers, option, outcome, run_step
 
+DataSet = Literal["icentia11k", "mitdb", "cinc2017", "ptbxl", "icbeb2018"]
+Patients = Annotated[str, Field(pattern=r"^\d+(-\d+)?(, *\d+(-\d+)?)*$")] | None
 Segments = Annotated[int, Field(ge=1)] | None
 
 
-@flow(name="prepare")
+@flow(name="prepare", flow_run_name="{archive}")
 def prepare(
-    dataset: Literal["icentia11k", "mitdb", "cinc2017", "ptbxl", "icbeb2018"],
+    dataset: DataSet,
     source: str,
-    archive: Path,
-    patients: str | None = None,
+    archive: Place,
+    patients: Patients = None,
     segments: Segments = None,
     qrs: Literal["sleepecg", "gqrs"] = "sleepecg",
     workers: Workers = None,
@@ -33,7 +35,7 @@ def prepare(
     Args:
         dataset: which data set the recordings belong to
         source: the raw recordings: a folder, s3://…, https://…, or a .zip of them
-        archive: folder of the archive, made or continued
+        archive: folder of the archive, or its URL, made or continued
         patients: numbers of patients, such as 0-999 or 7,12,20-29; by default all
         segments: recordings of each patient, spread evenly over theirs; by default all
         qrs: detector of QRS complexes; gqrs is a hundred times slower
@@ -41,7 +43,7 @@ def prepare(
         dask: address of a Dask scheduler that does the parts instead, or local
     """
     command = (
-        *("prepare", dataset, source, str(archive), "--qrs", qrs),
+        *("prepare", dataset, source, archive, "--qrs", qrs),
         *option("--patients", patients),
         *option("--segments", segments),
         *option("--workers", workers),

@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Annotated, Literal
+
+from prefect import flow
+from prefect.states import State
+from pydantic import Field
 
 from ecgpipe.config import PretrainSettings
-from flows.common import (
-    assignments,
-    main,
-    outcome,
-    run_step,
-)  # before Prefect: it settles its defaults
-
-from prefect import flow  # isort: skip
-from prefect.states import State  # isort: skip
+from flows.command import main
+from flows.common import Place, assignments, option, outcome, run_step
 
 DEFAULTS = PretrainSettings()
+Pretraining = Literal[
+    "beat-512", "beat-2048", "beat-4096",
+    "rhythm-512", "rhythm-2048", "rhythm-4096",
+    "heart_rate-512", "heart_rate-2048", "heart_rate-4096",
+    "future-8-4-2", "future-16-8-2", "future-16-8-8", "future-16-16-8",
+]  # fmt: skip
 
 
-@flow(name="pretrain")
-def pretrain(shards: list[Path], out: Path, settings: PretrainSettings = DEFAULTS) -> State:
+@flow(name="pretrain", flow_run_name="{out}")
+def pretrain(
+    shards: Annotated[list[Place], Field(min_length=1)],
+    out: Place,
+    preset: Pretraining | None = None,
+    settings: PretrainSettings = DEFAULTS,
+) -> State:
     """Pretrain a network on one or several sets of shards.
 
     A run that was interrupted continues from its last checkpoint.
 
     Args:
-        shards: folders of the shards, all at the sampling rate of the settings
+        shards: folders of the shards, or their URLs, all at the sampling rate of the settings
         out: folder of the run, made or continued
-        settings: of the run; what is left out has the paper's value
+        preset: a row of the paper's Table 1, such as beat-2048: task and samples of a frame
+        settings: of the run; those that differ from their defaults stand over the preset's
     """
-    folders = [str(folder) for folder in shards]
-    command = ("pretrain", *folders, "--out", str(out), *assignments(settings))
+    choices = (*option("--preset", preset), *assignments(settings))
+    command = ("pretrain", *shards, "--out", out, *choices)
     return outcome(run_step("pretrain", command, out))
 
 

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Annotated
 
-from flows.common import main, outcome, run_step  # before Prefect: it settles Prefect's defaults
+from prefect import flow
+from prefect.states import State
+from pydantic import Field
 
-from prefect import flow  # isort: skip
-from prefect.states import State  # isort: skip
+from flows.command import main
+from flows.common import Place, outcome, run_step
 
 
-@flow(name="report")
-def report(runs: list[Path], out: Path = Path("report.html")) -> State:
+@flow(name="report", flow_run_name="{out}")
+def report(runs: Annotated[list[Place], Field(min_length=1)], out: Place = "report.html") -> State:
     """Compare runs in one HTML file, from the predictions that they saved.
 
     Args:
-        runs: folders of pretraining and finetuning runs
+        runs: folders of pretraining and finetuning runs, or their URLs
         out: the file of the report
     """
-    command = ("report", *(str(run) for run in runs), "--out", str(out))
+    command = ("report", *runs, "--out", out)
     return outcome(run_step("report", command, out))
 
 

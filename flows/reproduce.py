@@ -2,39 +2,43 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from contextvars import copy_context
 from functools import partial
-from pathlib import Path
+from threading import Lock
 from typing import Annotated, Literal
 
-from ecgpipe.errors import INTERRUPTED, MISTAKE, REFUSED, EcgpipeError, Interrupted
+from prefect import flow
+from prefect.states import Completed, Failed, State
+from pydantic import Field
+
+from ecgpipe.errors import EcgpipeError, Interrupted
+from ecgpipe.evaluation.text import markdown
 from ecgpipe.experiments.execute import run
 from ecgpipe.experiments.plan import Step, plan
-from flows.common import (
-    KILLED,
-    SOME_REFUSED,
-    begin_steps,
-    end_steps,
-    main,
-    run_step,
-)  # before Prefect: it settles its defaults
+from ecgpipe.files import absolute, place
+from flows.artifacts import Live, name_of
+from flows.command import main
+from flows.common import KILLED, SOME_REFUSED, Place, code_of, run_step
+from flows.process import begin_steps, end_steps
 
-from prefect import flow  # isort: skip
-from prefect.states import Completed, Failed, State  # isort: skip
-from pydantic import Field  # isort: skip
-
-CODES = {KILLED: INTERRUPTED, SOME_REFUSED: REFUSED, "Completed": 0}
 Experiment = Literal[
     "table1", "table2", "table3", "table4", "table5", "figure3", "paper",
     "demo", "smoke", "real", "small",
 ]  # fmt: skip
 
 
-@flow(name="reproduce")
+def planned(preset: str, out: str, data: str | None, only: str, jobs: int = 1) -> list[Step]:
+    """The plan of the flow with these parameters; see :func:`ecgpipe.experiments.plan.plan`."""
+    return plan(preset, place(out), place(data) if data else None, only)
+
+
+@flow(name="reproduce", flow_run_name="{out}")
 def reproduce(
     preset: Experiment = "demo",
-    out: Path = Path("demo"),
-    data: Path | None = None,
+    out: Place = "demo",
+    data: Place | None = None,
     only: str = "*",
     jobs: Annotated[int, Field(ge=1)] = 1,
 ) -> State:
@@ -52,17 +56,21 @@ def reproduce(
         jobs: trainings at once
     """
     try:
-        steps = plan(preset, out, data, only)
+        steps = planned(preset, out, data, only)
     except EcgpipeError as error:
         return Failed(message=str(error))
-    states: dict[str, State] = {}
+    overview = Overview(steps, out)
+    states = overview.states
     context = copy_context()  # steps run in threads, which know nothing of the flow's run
 
     def one(step: Step) -> int:
         after = [states[name] for name in step.needs]
-        call = partial(run_step, step.name, step.command, step.output, after)
-        states[step.name] = state = context.copy().run(call)
-        return CODES.get(state.name or "", MISTAKE)
+        start = time.monotonic()
+        context.copy().run(overview.begun, step)
+        call = partial(run_step, step.name, step.command, str(step.output), after)
+        state = context.copy().run(call)
+        context.copy().run(overview.ended, step, state, time.monotonic() - start)
+        return code_of(state)
 
     begin_steps()
     try:
@@ -72,12 +80,43 @@ def reproduce(
     except EcgpipeError:
         failed = {name: s for name, s in states.items() if not s.is_completed()}
         return Failed(message="; ".join(f"step {n}: {s.message}" for n, s in failed.items()))
-    message = f"the report is {steps[-1].output.resolve()}"
+    message = f"the report is {absolute(steps[-1].output)}"
     if refused:
         names = ", ".join(step.name for step in refused)
         return Completed(name=SOME_REFUSED, message=f"{message}; records were refused by {names}")
     return Completed(message=message)
 
 
+class Overview:
+    """The artifacts of the whole experiment: a table of its steps, and how many are done."""
+
+    def __init__(self, steps: Sequence[Step], out: str) -> None:
+        self.states: dict[str, State] = {}
+        self._rows = {step.name: ("–", "–", str(step.output)) for step in steps}
+        self._table = Live("markdown", name_of(out))
+        self._progress = Live("progress", f"{name_of(out)}-progress")
+        self._lock = Lock()  # steps run in threads
+
+    def begun(self, step: Step) -> None:
+        """Show that a step runs."""
+        with self._lock:
+            self._rows[step.name] = ("Running", "–", str(step.output))
+            self._show()
+
+    def ended(self, step: Step, state: State, seconds: float) -> None:
+        """Show how a step ended."""
+        with self._lock:
+            self.states[step.name] = state
+            self._rows[step.name] = (state.name or "", f"{seconds:,.0f} s", state.message or "")
+            self._show()
+
+    def _show(self) -> None:
+        done, total = len(self.states), len(self._rows)
+        about = f"{done} of {total} steps have ended"
+        rows = [(name, *row) for name, row in self._rows.items()]
+        self._table.show(markdown(("step", "state", "took", "result"), rows), about)
+        self._progress.show(round(100 * done / total, 1), about)
+
+
 if __name__ == "__main__":
-    main(reproduce, check=lambda preset, out, data, only, jobs: plan(preset, out, data, only))
+    main(reproduce, check=planned)

@@ -2,45 +2,46 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
-from flows.common import Workers, main, option, outcome, run_step  # first: Prefect's defaults
+from prefect import flow
+from prefect.states import State
+from pydantic import Field
 
-from prefect import flow  # isort: skip
-from prefect.states import State  # isort: skip
-from pydantic import Field  # isort: skip
+from flows.command import main
+from flows.common import Place, Workers, option, outcome, run_step
+
+Statements = Literal["rhythm", "form", "diagnostic", "superclass", "subclass", "all"]
 
 
-@flow(name="shard")
+@flow(name="shard", flow_run_name="{shards}")
 def shard(
-    archive: Path,
-    shards: Path,
-    fs: Annotated[float, Field(gt=0)] = 250,
+    archive: Place,
+    shards: Place,
+    fs: Annotated[float, Field(ge=1)] = 250,
     codec: Literal["pcodec", "zstd", "lz4"] = "pcodec",
-    statements: str | None = None,
+    statements: Statements | None = None,
     workers: Workers = None,
     dask: str | None = None,
 ) -> State:
     """Resample an archive and write it as tar shards for training.
 
     Args:
-        archive: folder of the archive
-        shards: folder of the shards, made or continued
+        archive: folder of the archive, or its URL
+        shards: folder of the shards, or its URL, made or continued
         fs: sampling rate of the shards in Hz
         codec: of the signals; pcodec is the smallest, lz4 the fastest to read
-        statements: of PTB-XL: rhythm, form, diagnostic, superclass, subclass or all
+        statements: of PTB-XL, those that are the classes; by default rhythm
         workers: processes that share the parts; by default one per core
         dask: address of a Dask scheduler that does the parts instead, or local
     """
-    folders = (str(archive), str(shards))
     choices = (
         *("--fs", f"{fs:g}", "--codec", codec),
         *option("--statements", statements),
         *option("--workers", workers),
         *option("--dask", dask),
     )
-    command = ("shard", *folders, *choices)
+    command = ("shard", archive, shards, *choices)
     return outcome(run_step("shard", command, shards))
 
 

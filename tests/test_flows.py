@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import json
 import os
 import re
 import signal
@@ -10,23 +12,32 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import get_args
+from xml.etree import ElementTree
 
 import pytest
 
-from flows import common  # before Prefect: it settles Prefect's defaults
+from flows import artifacts, common, process  # before Prefect: they settle its defaults
 
 from prefect.artifacts import Artifact  # isort: skip
+from prefect.client.orchestration import get_client  # isort: skip
 from prefect.exceptions import ParameterTypeError  # isort: skip
+from prefect.settings import PREFECT_API_URL  # isort: skip
 from prefect.testing.utilities import prefect_test_harness  # isort: skip
 
+from run_folders import finetune as finetuned
+
 from ecgpipe.config import PretrainSettings, load
-from ecgpipe.experiments.presets import PRESETS
+from ecgpipe.evaluation.wording import summary
+from ecgpipe.experiments.presets import PRESETS, PRETRAININGS
+from ecgpipe.sources import SOURCES
 from ecgpipe.sources.simulate import simulate
 from ecgpipe.storage.store import open_store
-from flows.prepare import prepare
-from flows.pretrain import pretrain
+from flows.finetune import finetune
+from flows.prepare import DataSet, prepare
+from flows.pretrain import Pretraining, pretrain
 from flows.reproduce import Experiment, reproduce
 from flows.shard import shard
+from flows.story import story
 
 ROOT = Path(__file__).parent.parent
 
@@ -60,7 +71,7 @@ def alive(pid: int) -> bool:
 def test_lines_of_a_step_go_into_the_log_as_they_come(stand_in):
     stand_in('echo "$@"; echo warning >&2; echo; echo done; exit 3')
     lines: list[str] = []
-    assert common.execute(("verify", "a store"), lines.append) == (3, "done")
+    assert process.execute(("verify", "a store"), lines.append) == (3, "done")
     assert lines == ["-m ecgpipe verify a store", "warning", "done"]
 
 
@@ -73,13 +84,13 @@ def test_what_stops_a_flow_ends_the_step_and_its_workers(stand_in):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        common.execute((), stop)
+        process.execute((), stop)
     assert len(pids) == 2
     assert not any(map(alive, pids))
 
 
 def test_a_step_that_does_not_end_is_killed(stand_in, monkeypatch):
-    monkeypatch.setattr(common, "GRACE", 0.5)
+    monkeypatch.setattr(process, "GRACE", 0.5)
     stand_in("trap '' TERM; echo $$; while :; do sleep 0.1; done")
     pids: list[int] = []
 
@@ -88,7 +99,7 @@ def test_a_step_that_does_not_end_is_killed(stand_in, monkeypatch):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        common.execute((), stop)
+        process.execute((), stop)
     deadline = time.monotonic() + 10
     while alive(pids[0]) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -125,13 +136,140 @@ def test_a_step_ends_in_a_state_that_says_why(server, stand_in, tmp_path, script
     assert "\n" not in state.message
 
 
-@pytest.mark.parametrize(("end", "state"), [("kill -9 $$", "Completed"), ("exit 1", "Failed")])
-def test_only_a_step_that_was_killed_is_tried_again(
-    server, stand_in, tmp_path, monkeypatch, end, state
+@pytest.mark.parametrize(
+    ("end", "state", "tries"),
+    [
+        ("kill -9 $$", "Killed", 2),
+        ("exit 130", "Killed", 2),
+        ("echo 'ecgpipe: s3://x: not to be had'; exit 6", "Unreachable", common.TRIES),
+        ("echo 'ecgpipe: the folder is taken'; exit 5", "Failed", 1),
+        ("exit 2", "Failed", 1),
+        ("exit 1", "Failed", 1),
+    ],
+)
+def test_only_where_it_can_help_a_step_is_tried_again(
+    server, stand_in, tmp_path, monkeypatch, end, state, tries
 ):
     monkeypatch.setattr(common, "step", common.step.with_options(retry_delay_seconds=0))
-    stand_in(f"test -e {tmp_path}/tried && exit 0; touch {tmp_path}/tried; {end}")
-    assert shard(tmp_path / "archive", tmp_path / "shards", return_state=True).name == state
+    stand_in(f"echo >> {tmp_path}/tried; {end}")
+    ended = shard(tmp_path / "archive", tmp_path / "shards", return_state=True)
+    assert ended.name == state
+    assert len((tmp_path / "tried").read_text()) == tries
+
+
+def test_the_network_comes_back(server, stand_in, tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "step", common.step.with_options(retry_delay_seconds=0))
+    stand_in(f"test -e {tmp_path}/tried && exit 0; touch {tmp_path}/tried; exit 6")
+    source = "https://example.org/mitdb"
+    assert prepare("mitdb", source, tmp_path / "archive", return_state=True).is_completed()
+
+
+def test_retries_wait_ever_longer():
+    delays = common.step.retry_delay_seconds
+    assert delays == [10, 20, 40, 80, 160] and sum(delays) >= 300
+    assert len(delays) == common.step.retries == common.TRIES - 1
+    assert common.step.retry_jitter_factor
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ("prepare mitdb: 3/12 parts  p00100", 3 / 12),
+        ("shard cinc2017: 18/18 parts  p0", 1.0),
+        ("pretrain beat epoch 3/20: 250/1000 updates  loss 0.412, 9 left", (2 + 0.25) / 20),
+        ("pretrain heart_rate: epoch 3/20  loss 0.4  accuracy 0.8", 3 / 20),
+        ("finetune beat 2/10 epoch 3/200: 12/90 updates  loss .3", (1 + (2 + 12 / 90) / 200) / 10),
+        ("finetune random 10/10: epoch 200/200  loss 0.1", 1.0),
+        ("prepare mitdb: 3 of 12 parts were there already", None),
+        ("ecgpipe: runs/1/2: no such folder", None),
+        ("refused A00001: 3/4 of it is missing", None),
+        ("runs/finetune/1/2: finished already", None),
+    ],
+)
+def test_a_line_says_how_much_of_a_step_is_done(line, part):
+    assert artifacts.share(line) == (part if part is None else pytest.approx(part))
+
+
+def test_artifacts_are_named_after_what_a_step_makes():
+    assert artifacts.name_of("data/archive/mitdb") == "data-archive-mitdb"
+    assert artifacts.name_of("/srv/ecg/Demo/runs/beat_2048 (1)") == "demo-runs-beat-2048-1"
+    assert artifacts.name_of("demo/report.html") == "demo-report-html"
+    assert artifacts.name_of("s3://bucket/ecg/archive/mitdb/") == "ecg-archive-mitdb"
+
+
+def shown(key: str) -> list[tuple[str, str]]:
+    """Data and description of all artifacts of a key."""
+    with get_client(sync_client=True) as client:
+        found = [artifact for artifact in client.read_artifacts() if artifact.key == key]
+    return [(artifact.data, artifact.description) for artifact in found]
+
+
+def test_progress_and_page_are_made_once_and_kept_up_to_date(
+    server, stand_in, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(artifacts, "EVERY", 0)
+    monkeypatch.setattr(artifacts, "REDRAWN", 0)
+    seen: list[tuple[str, str]] = []
+    keep = artifacts.StepArtifacts.hear
+
+    def hear(self, line):
+        keep(self, line)
+        seen.extend(shown(self.progress.key))
+
+    monkeypatch.setattr(artifacts.StepArtifacts, "hear", hear)
+    stand_in("for i in 1 2 3 4; do echo prepare mitdb: $i/4 parts  p$i; done; echo 48 records")
+    out = tmp_path / "progress" / "mitdb"
+    assert prepare("mitdb", "raw", out, return_state=True).is_completed()
+    assert [float(data) for data, _ in seen] == [25, 50, 75, 100, 100]
+    assert seen[0][1] == "prepare mitdb: 1/4 parts p1"
+    key = artifacts.name_of(str(out))
+    ((data, about),) = shown(f"{key}-progress")
+    assert (float(data), about) == (100, "done")
+    ((page, about),) = shown(key)
+    assert about == "Completed: 48 records"
+    assert "ecgpipe prepare mitdb raw" in page
+
+
+def test_no_page_is_worth_the_end_of_a_step(server, stand_in, tmp_path, monkeypatch):
+    def away(**kwargs):
+        raise OSError("the server is away")
+
+    monkeypatch.setattr(artifacts, "KINDS", dict.fromkeys(artifacts.KINDS, away))
+    stand_in("echo prepare mitdb: 1/4 parts; exit 0")
+    assert prepare("mitdb", "raw", tmp_path / "archive", return_state=True).is_completed()
+
+
+def test_the_page_of_a_training_shows_its_curves_and_its_result(tmp_path):
+    finetuned(tmp_path / "run", repeats=2, epochs=200, finished=(0, 1))
+    columns = (
+        "epoch,train_loss,train_accuracy,validation_loss,validation_accuracy,"
+        "validation_macro_f1,items_per_second,waited,seconds\n"
+    )
+    for number in range(2):
+        rows = [f"{n},{1 / n},{1 - 1 / n},{2 / n},.5,.{n}25,9,0,{n}\n" for n in range(1, 6)]
+        (tmp_path / "run" / f"repeat-{number:02d}" / "history.csv").write_text(
+            columns + "".join(rows)
+        )
+    page = story("ecgpipe finetune", tmp_path / "run")
+    assert summary(tmp_path / "run").partition(": ")[2].replace("~", r"\~") in page
+    assert "| 2 | 5 of 200 | 0.200 | 0.400 | 0.800 | 0.525 | 3 |" in page
+    assert f"- `{tmp_path}/run/run.json`" in page
+    images = re.findall(r"!\[curves\]\(data:image/svg\+xml;base64,([\w+/=]+)\)", page)
+    for image, words in zip(images, (("loss", "validation"), ("macro F1",)), strict=True):
+        text = base64.b64decode(image).decode()
+        svg = ElementTree.fromstring(text)
+        assert svg.tag == "{http://www.w3.org/2000/svg}svg" and svg.get("width") == "422.4"
+        text = " ".join(svg.itertext())
+        assert (
+            all(word in text for word in words) and "var(" not in base64.b64decode(image).decode()
+        )
+
+
+def test_a_page_is_written_of_a_folder_in_the_making(tmp_path):
+    assert story("ecgpipe prepare", tmp_path / "none").count("\n- `") == 1
+    (tmp_path / "run.json").write_text("{")
+    (tmp_path / "manifest.json").write_text('{"totals": {')
+    assert "ecgpipe finetune" in story("ecgpipe finetune", tmp_path)
 
 
 def test_reproduce_runs_the_plan_and_names_the_report(server, stand_in, tmp_path):
@@ -164,24 +302,54 @@ def test_what_ends_a_flow_ends_steps_in_other_threads(stand_in):
     stand_in("echo started; exec sleep 300")
     lines: list[str] = []
     with ThreadPoolExecutor(2) as pool:
-        runs = [pool.submit(common.execute, (), lines.append) for _ in range(2)]
+        runs = [pool.submit(process.execute, (), lines.append) for _ in range(2)]
         while len(lines) < 2:
             time.sleep(0.05)
-        common.end_steps()
+        process.end_steps()
         assert [run.result(30)[0] for run in runs] == [-signal.SIGTERM] * 2
-    assert common.execute((), lines.append) == (130, "")  # not even a retry begins
-    common.begin_steps()
+    assert process.execute((), lines.append) == (130, "")  # not even a retry begins
+    process.begin_steps()
     stand_in("exit 0")
-    assert common.execute((), lines.append) == (0, "")
+    assert process.execute((), lines.append) == (0, "")
 
 
-def test_the_presets_of_the_flow_are_those_of_the_command():
+def test_the_choices_of_the_flows_are_those_of_the_commands():
     assert get_args(Experiment) == tuple(PRESETS)
+    assert get_args(Pretraining) == tuple(PRETRAININGS)
+    assert get_args(DataSet) == tuple(SOURCES)
 
 
-def test_a_wrong_setting_is_refused_before_a_run_exists(server):
-    with pytest.raises(ParameterTypeError, match="epochs"):
-        pretrain.validate_parameters({"shards": ["a"], "out": "b", "settings": {"epochs": 0}})
+def test_settings_stand_over_the_preset(server, stand_in, tmp_path):
+    stand_in(f'echo "$@" > {tmp_path}/said')
+    settings = PretrainSettings(epochs=3)
+    pretrain([Path("a"), Path("b")], Path("out"), "future-16-8-8", settings, return_state=True)
+    said = (tmp_path / "said").read_text().split()
+    assert " ".join(said[3:]) == "a b --out out --preset future-16-8-8 --set epochs=3"
+
+
+WRONG = [
+    (pretrain, {"shards": ["a"], "out": "b", "settings": {"epochs": 0}}, "epochs"),
+    (pretrain, {"shards": [], "out": "b"}, "shards"),
+    (pretrain, {"shards": ["a"], "out": "b", "preset": "beat-1024"}, "preset"),
+    (finetune, {"shards": "a", "out": "b", "settings": {"epoch": 3}}, "epoch"),
+    (prepare, {"dataset": "mitbih", "source": "a", "archive": "b"}, "dataset"),
+    (prepare, {"dataset": "mitdb", "source": "a", "archive": "b", "patients": "a-b"}, "patients"),
+    (shard, {"archive": "a", "shards": "b", "statements": "rythm"}, "statements"),
+    (reproduce, {"jobs": 0}, "jobs"),
+]
+
+
+@pytest.mark.parametrize(("flow", "parameters", "message"), WRONG)
+def test_a_wrong_value_is_refused_before_a_run_exists(flow, parameters, message):
+    with pytest.raises(ParameterTypeError, match=message):
+        flow.validate_parameters(parameters)
+
+
+def test_the_patients_that_the_form_takes_are_those_of_the_command():
+    for text in ("7", "0-999", "7,12,20-29", "7, 12"):
+        prepare.validate_parameters(
+            {"dataset": "mitdb", "source": "a", "archive": "b", "patients": text}
+        )
 
 
 @pytest.mark.parametrize(
@@ -206,13 +374,47 @@ def test_a_mistake_on_the_command_line_is_told_without_a_stack_trace(options, me
     assert "Traceback" not in call.stderr and "temporary server" not in call.stderr
 
 
-def test_the_flow_prepares_an_archive_and_shows_its_counts(server, tmp_path):
+def test_the_flow_prepares_an_archive_and_shows_its_counts_and_what_it_refused(server, tmp_path):
     simulate("cinc2017", tmp_path / "raw", records=6)
-    state = prepare("cinc2017", str(tmp_path / "raw"), tmp_path / "archive", return_state=True)
-    assert state.is_completed(), state.message
-    assert open_store(tmp_path / "archive").manifest["totals"]["records"] == 6
-    shown = Artifact.get("prepare")
-    assert shown is not None and "| records | `6` |" in shown.data
+    os.truncate(tmp_path / "raw" / "A00002.mat", 100)
+    out = tmp_path / "counts" / "archive"
+    state = prepare("cinc2017", str(tmp_path / "raw"), out, return_state=True)
+    assert state.is_completed() and state.name == "SomeRefused", state.message
+    assert open_store(out).manifest["totals"]["records"] == 5
+    page = Artifact.get(artifacts.name_of(str(out)))
+    assert page is not None and "| records | 5 |\n| refused | 1 |" in page.data
+    refused = Artifact.get(f"{artifacts.name_of(str(out))}-refused")
+    assert refused is not None
+    (row,) = json.loads(refused.data)
+    assert row["key"] == "A00002" and row["reason"]
+
+
+def test_a_flow_is_a_command_too(server, tmp_path):
+    settings = {"PREFECT_API_URL": PREFECT_API_URL.value(), "PREFECT_HOME": str(tmp_path / "home")}
+    call = subprocess.run(
+        [sys.executable, "-m", "flows.report", "--runs", "none", "other", "--out", "x.html"],
+        cwd=ROOT,
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+    )
+    assert call.returncode == 2, call.stderr
+    last = call.stderr.splitlines()[-1]
+    assert last.startswith("ecgpipe report none other --out x.html: ")
+    assert "none: no run folder" in last
+    assert "Traceback" not in call.stderr
+
+
+def test_stores_and_runs_may_lie_behind_urls(server, stand_in, tmp_path):
+    stand_in(f'echo "$@" > {tmp_path}/said; echo "it is there"')
+    state = shard("memory://ecg/archive/mitdb", "memory://ecg/shards/mitdb", return_state=True)
+    assert state.is_completed() and state.message == "it is there"
+    said = (tmp_path / "said").read_text()
+    assert "shard memory://ecg/archive/mitdb memory://ecg/shards/mitdb" in said
+    ((page, _),) = shown("ecg-shards-mitdb")
+    assert "- `memory://ecg/shards/mitdb`" in page
+    state = shard("memory://a", "nonsense://b/c", return_state=True)
+    assert state.is_failed() and "nonsense://b/c" in state.message
 
 
 @pytest.mark.slow
