@@ -51,11 +51,11 @@ def test_steps_run_in_the_order_of_the_plan() -> None:
 
 
 def test_trainings_run_several_at_a_time_and_stores_alone() -> None:
-    steps, runner = plan("smoke", Path("out")), Recorder(0.05)
+    steps, runner = plan("smoke", Path("out")), Recorder(0.5)
     run(steps, runner, jobs=3)
     stage = {step.name: step.stage for step in steps}
     most = max(runner.together, key=len)
-    assert len([name for name in most if stage[name] == "finetune"]) == 3
+    assert sorted(stage[name] for name in most) == ["finetune", "finetune", "pretrain"]
     for names in runner.together:
         assert sum(stage[name] not in ("pretrain", "finetune") for name in names) <= 1
     began = {name: at for at, name in enumerate(runner.names)}
