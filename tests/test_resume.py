@@ -124,6 +124,6 @@ def test_a_second_writer_is_refused(tmp_path: Path, small: Path) -> None:
     with (store / "recipe.json").open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         second = db.run("prepare", "icentia11k", small, store)
-    assert second.returncode == 2 and db.tree(store) == before
+    assert second.returncode == 5 and db.tree(store) == before
     assert f"{store}: another process is writing" in second.stderr and "wait" in second.stderr
     prepare("icentia11k", small, store, 1)
