@@ -13,7 +13,7 @@ import pytest
 import servers
 from fsspec.config import conf
 
-from ecgpipe.errors import EcgpipeError
+from ecgpipe.errors import EcgpipeError, Unreachable
 from ecgpipe.sources import address
 from ecgpipe.sources.folder import Folder
 from ecgpipe.storage.archive import prepare
@@ -116,7 +116,7 @@ def test_what_cannot_be_had_fails_its_part_alone(tmp_path: Path, small: Path) ->
     there = tmp_path / "streamed"
     with servers.serve(plan):
         plan.broken = frozenset({"/p00/p00001/p00001_s00.dat"})
-        with pytest.raises(EcgpipeError, match=r"1 of 5 parts .*p00001_s00\.dat: not to be had"):
+        with pytest.raises(Unreachable, match=r"1 of 5 parts .*p00001_s00\.dat: not to be had"):
             prepare("icentia11k", plan.url, there, 1)
         assert sorted(db.sidecars(there)) == ["p00000", "p00002", "p00003", "p00004"]
         plan.broken = frozenset()

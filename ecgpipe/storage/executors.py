@@ -22,7 +22,7 @@ from multiprocessing import get_context, util
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
-from ..errors import EcgpipeError
+from ..errors import EcgpipeError, Unreachable
 from ..progress import say
 
 J = TypeVar("J")
@@ -67,6 +67,8 @@ def run(
     EcgpipeError
         At the end, naming the parts that could not be made; at once, if the disk is full or the
         like, if too many parts fail in a row, or if there is no scheduler or no worker.
+    Unreachable
+        At the end, where all of them failed for remote files that could not be read.
     """
     outcomes: Outcomes[R]
     if dask:
@@ -88,7 +90,9 @@ def run(
             if in_a_row == IN_A_ROW:
                 break
     if failed:
-        raise EcgpipeError(_sentence(failed, len(jobs), in_a_row == IN_A_ROW))
+        away = all(isinstance(error, Unreachable) for error in failed.values())
+        kind = Unreachable if away else EcgpipeError  # which says whether to try again later
+        raise kind(_sentence(failed, len(jobs), in_a_row == IN_A_ROW))
 
 
 def _sentence(failed: Mapping[str, EcgpipeError], total: int, gave_up: bool) -> str:
