@@ -154,6 +154,7 @@ def clinic(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_data_set_of_ones_own(place: Place) -> None:
     signals = clinic(place.folder / "raw/clinic")
     prepared, *_ = place.follow("docs/own_data.md")
@@ -187,6 +188,7 @@ def test_a_data_set_of_ones_own(place: Place) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_task_of_ones_own(stores: Place) -> None:
     *_, shares, passed = stores.follow("docs/add_a_task.md")
     assert "1 passed" in passed
@@ -199,6 +201,7 @@ def test_a_task_of_ones_own(stores: Place) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_what_helps_against_trouble(stores: Place) -> None:
     (command,) = re.findall(r"^ecgpipe pretrain .*$", (ROOT / "README.md").read_text(), re.M)
     stores.run(*command.split())
@@ -214,7 +217,7 @@ def test_what_helps_against_trouble(stores: Place) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_a_cluster(stores: Place) -> None:
     (stores.folder / "prefect").mkdir()
     shutil.rmtree(stores.folder / "archive")
@@ -272,6 +275,7 @@ def slurm(stores: Place) -> Place:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_job_of_slurm_trains_saves_when_its_time_is_up_and_continues(slurm: Place) -> None:
     (slurm.folder / ".venv").symlink_to(BIN.parent)
     with socket.socket() as free:
@@ -306,6 +310,7 @@ def test_a_job_of_slurm_trains_saves_when_its_time_is_up_and_continues(slurm: Pl
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_jobs_of_slurm_convert(slurm: Place) -> None:
     pytest.importorskip("dask_jobqueue")
     text = (slurm.folder / "convert.py").read_text()
