@@ -170,7 +170,7 @@ PRESETS: dict[str, Preset] = {
         finetune=("repeats=2", "epochs=5", "batch=16"),
     ),
     "small": Preset(
-        "what heart rates teach, at 25, 50 and 75 % of CinC 2017, in four hours on two cores",
+        "what heart rates teach, at 25, 50 and 75 % of CinC 2017, on two cores",
         tuple(
             Row(start, share=share, fs=128, settings=(f"repeats={repeats}", f"epochs={epochs}"))
             for share, repeats, epochs in ((0.25, 3, 15), (0.5, 2, 6), (0.75, 2, 4))
