@@ -62,6 +62,7 @@ class Place:
         self.env = {
             **os.environ,
             "PATH": f"{folder / 'bin'}:{BIN}:{os.environ['PATH']}",
+            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",  # on a busy machine
             "PYTHONPATH": f"{folder}:{os.environ.get('PYTHONPATH', '')}",
             "OMP_NUM_THREADS": "1",
             "PREFECT_HOME": str(folder / "prefect"),
