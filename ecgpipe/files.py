@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
@@ -127,7 +127,7 @@ def local_copy(path: Path) -> Path:
 
 @contextmanager
 def workshop(folder: Path) -> Iterator[Path]:
-    """Where something for a folder is made before it is published: beside it, or on this machine.
+    """A folder of one's own below another, or on this machine, for what is published once made.
 
     Nothing of it stays.
     """
@@ -141,8 +141,6 @@ def workshop(folder: Path) -> Iterator[Path]:
         yield own
     finally:
         shutil.rmtree(own, ignore_errors=True)
-        with suppress(OSError):  # another one is at work there
-            folder.rmdir()
 
 
 def _system(path: Path) -> Any:

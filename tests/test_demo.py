@@ -35,7 +35,7 @@ def test_the_demo_ends_with_a_report_and_a_second_call_is_quick(tmp_path: Path) 
     with (tmp_path / "report.csv").open() as lines:
         rows = list(csv.DictReader(lines))
     assert len(rows) == 2
-    for start in ("random", "beat"):
+    for start in ("random", "beat-2048"):
         run = tmp_path / "runs" / f"finetune-{start}"
         assert len(list(run.glob("repeat-*/predictions.csv"))) == 2
 

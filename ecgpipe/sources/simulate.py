@@ -311,4 +311,5 @@ def simulate(
         count = make(own, seed, **given)
         write_json(own / SIMULATED, {"call": how, "records": count})
         publish(own, dest)  # an empty folder gives way
+    remove(partial)
     return count
