@@ -51,17 +51,32 @@ def test_steps_run_in_the_order_of_the_plan() -> None:
 
 
 def test_trainings_run_several_at_a_time_and_stores_alone() -> None:
-    steps, runner = plan("smoke", Path("out")), Recorder(0.5)
-    run(steps, runner, jobs=3)
+    steps, runner = plan("smoke", Path("out")), Recorder()
     stage = {step.name: step.stage for step in steps}
-    most = max(runner.together, key=len)
-    assert sorted(stage[name] for name in most) == ["finetune", "finetune", "pretrain"]
-    for names in runner.together:
-        assert sum(stage[name] not in ("pretrain", "finetune") for name in names) <= 1
+    meet = threading.Barrier(3)  # the pretraining and the two finetunings that do not need it
+
+    def together(step: Step) -> int:
+        if step.stage == "pretrain" or step.name.startswith("finetune/random"):
+            meet.wait(60)
+        return runner(step)
+
+    run(steps, together, jobs=3)
+    assert sum(name.startswith("finetune/random") for name in stage) == 2
+    assert runner.names[-1] == "report"
     began = {name: at for at, name in enumerate(runner.names)}
     for step in steps:
         assert all(began[need] < began[step.name] for need in step.needs)
-    assert runner.names[-1] == "report"
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 3])
+def test_no_more_than_the_jobs_train_at_once_and_stores_are_made_alone(jobs: int) -> None:
+    steps, runner = plan("smoke", Path("out")), Recorder(0.05)
+    stage = {step.name: step.stage for step in steps}
+    run(steps, runner, jobs)
+    for names in runner.together:
+        trains = [stage[name] in ("pretrain", "finetune") for name in names]
+        assert trains.count(True) <= jobs
+        assert trains.count(False) <= 1
 
 
 def test_refused_records_do_not_stop_it_and_the_steps_are_named(
