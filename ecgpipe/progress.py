@@ -1,10 +1,13 @@
-"""Progress of long work: a bar on a terminal, plain lines elsewhere."""
+"""What a command says: progress as a bar or, off a terminal, as lines; results as JSON."""
 
 from __future__ import annotations
 
+import json
+import math
 import sys
 import time
 from types import TracebackType
+from typing import Any
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -15,6 +18,19 @@ def say(line: str) -> None:
 
     tqdm.write(line, file=sys.stderr)
     sys.stderr.flush()
+
+
+def print_json(value: Any) -> None:
+    """Print plain values on standard output; a number that does not exist is null."""
+
+    def known(item: Any) -> Any:
+        if isinstance(item, dict):
+            return {key: known(inner) for key, inner in item.items()}
+        if isinstance(item, (list, tuple)):
+            return [known(inner) for inner in item]
+        return None if isinstance(item, float) and not math.isfinite(item) else item
+
+    print(json.dumps(known(value), indent=1, ensure_ascii=False))
 
 
 class Progress:

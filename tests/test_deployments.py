@@ -43,18 +43,12 @@ class Server:
             **os.environ,
             "PREFECT_HOME": str(folder / "prefect"),
             "PREFECT_SERVER_API_PORT": self.port,
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "DO_NOT_TRACK": "1",
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
         (folder / "prefect").mkdir()
 
     def type(self, line: str, code: int = 0) -> str:
         """Run a line, or start it where it ends in &; give what it says."""
-        if line.startswith("export "):  # what it sets is in the environment already
-            name, _, value = line.removeprefix("export ").partition("=")
-            assert self.env[name] == value
-            return ""
         line = line.replace("4200", self.port)
         how: Any = {"cwd": ROOT, "env": self.env, "text": True, "stderr": subprocess.STDOUT}
         if line.endswith("&"):
@@ -139,6 +133,17 @@ def test_every_flow_and_set_has_a_deployment() -> None:
     assert there["pretrain"] == {"beat", "rhythm", "heart_rate", "future"}
     assert there["finetune"] == there["report"] == {"cinc2017", "ptbxl", "icbeb2018"}
     assert there["reproduce"] <= PRESETS.keys()
+
+
+def test_readme_has_the_lines_that_are_walked() -> None:
+    lines = [
+        line.partition("  ")[0]
+        for line in (ROOT / "README.md").read_text().splitlines()
+        if line.startswith("prefect ")
+    ]
+    block = (ROOT / "docs/server.md").read_text().partition("```sh\n")[2].partition("```")[0]
+    assert lines[:-1] == block.splitlines()[:-1]
+    assert lines[-1].startswith("prefect deployment run ")
 
 
 @pytest.mark.slow

@@ -86,7 +86,7 @@ def test_refused_records_do_not_stop_it_and_the_steps_are_named(
     refused = run(DEMO, runner)
     assert [step.name for step in refused] == ["prepare/icentia11k", "prepare/cinc2017"]
     assert len(runner.names) == len(DEMO)
-    assert "prepare/icentia11k, prepare/cinc2017" in capsys.readouterr().out.splitlines()[-1]
+    assert "prepare/icentia11k, prepare/cinc2017" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("code", [1, 2, -9])

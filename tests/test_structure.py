@@ -18,7 +18,7 @@ FILES = sorted((ROOT / "ecgpipe").rglob("*.py"))
 ORDER = (
     {"errors", "types", "config", "files", "progress"}, {"sources"}, {"labels"}, {"storage"},
     {"loading"}, {"models"}, {"tasks"}, {"training"}, {"evaluation"}, {"experiments"},
-    {"options", "using", "cli"},
+    {"cli"},
 )  # fmt: skip
 PLACE = {name: place for place, names in enumerate(ORDER) for name in names}
 HEAVY = {"torch", "zarr", "wfdb", "pandas", "prefect", "matplotlib"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from ..tasks import multilabel, scores
 from . import paper
 from .paper import Cell, Conditions, Score, Start
 from .protocol import Difference, cell, conditions, differences, is_simulated, share, start
-from .runs import Predictions, Run
+from .runs import Predictions, Run, read_run
 
 # What may differ between two runs that are compared: where they start and how they are computed.
 # The training share is compared as it came out, since 0.75 may be written or left to the default.
@@ -179,6 +180,38 @@ def _many_of(train: Predictions, test: Predictions) -> tuple[dict[str, float], d
 
 def _transposed(repeats: Sequence[dict[str, float]]) -> dict[str, list[float]]:
     return {name: [repeat[name] for repeat in repeats] for name in (repeats[0] if repeats else ())}
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """What a run came to, as plain values, from its saved predictions.
+
+    Returns
+    -------
+    dict
+        The run's name, kind, digest and classes, and under ``scores``, of a finetuning, the mean,
+        standard deviation and number of repeats of every score on the test set; of a pretraining,
+        accuracy, balanced accuracy, macro F1 and number of items of its validation.
+
+    Raises
+    ------
+    EcgpipeError
+        See :func:`ecgpipe.evaluation.runs.read_run`.
+    """
+    run = read_run(folder)
+    if run.info["kind"] == "pretrain":
+        found = [_of_validation(repeat.predictions["validation"]) for repeat in run.finished]
+        values: dict[str, Any] = found[0] if found else {}
+    else:
+        (row,) = rows([run])
+        values = {name: score._asdict() for name, score in row.scores.items()}
+    facts = {name: run.info.get(name) for name in ("kind", "name", "dataset", "digest", "classes")}
+    return {"run": str(folder), **facts, "scores": values}
+
+
+def _of_validation(answers: Predictions) -> dict[str, float]:
+    matrix = answers.confusion()
+    measures = (scores.accuracy, scores.balanced_accuracy, scores.macro_f1)
+    return {"items": int(matrix.sum()), **{of.__name__: of(matrix) for of in measures}}
 
 
 def counts(run: Run) -> NDArray[np.int64]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -115,3 +116,24 @@ def told(steps: Sequence[Step], records: Mapping[str, int], tflops: float) -> It
         f"# at the most {total.text(tflops)}, if the GPU sustains {tflops:g} TFLOP/s (--tflops): "
         "an assumption, not a measurement"
     )
+
+
+def as_json(
+    steps: Sequence[Step], records: Mapping[str, int], tflops: float
+) -> list[dict[str, Any]]:
+    """The plan as plain values: of every step its command, what it needs and makes, its cost."""
+    return [
+        {
+            "name": step.name,
+            "stage": step.stage,
+            "command": ["ecgpipe", *step.command],
+            "needs": list(step.needs),
+            "output": str(step.output),
+            "trainings": one.trainings,
+            "frames": one.frames,
+            "recordings": one.recordings,
+            "gpu_hours": one.hours(tflops),
+        }
+        for step in steps
+        for one in [cost(step, records)]
+    ]

@@ -10,6 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from threading import Lock
 
 from ..errors import BUSY, INTERRUPTED, REFUSED, EcgpipeError, Interrupted
+from ..progress import say
 from .plan import Step
 
 Runner = Callable[[Step], int]  # gives the exit code of a step's command
@@ -71,7 +72,7 @@ def run(
                 for step in list(waiting):
                     if _may_start(step, codes, running.values(), jobs):
                         number = len(codes) + len(running) + 1
-                        print(f"[{number}/{len(steps)}] {step}", flush=True)
+                        say(f"[{number}/{len(steps)}] {step}")
                         running[pool.submit(runner, step)] = step
                         waiting.remove(step)
                 if not running:
@@ -105,7 +106,7 @@ def _refused(steps: Sequence[Step], codes: dict[str, int]) -> list[Step]:
     refused = [step for step in steps if codes[step.name] == REFUSED]
     if refused:
         names = ", ".join(step.name for step in refused)
-        print(f"finished; some records were refused, and named, by: {names}", flush=True)
+        say(f"finished; some records were refused, and named, by: {names}")
     return refused
 
 

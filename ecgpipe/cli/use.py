@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .errors import REFUSED, EcgpipeError
-from .files import place
-from .options import Store
-from .progress import say
+from ..errors import REFUSED, EcgpipeError
+from ..files import place
+from ..progress import print_json, say
+from .options import AsJson, Store
 
 Model = Annotated[
     Path, typer.Argument(parser=place, help="A model.pt, or a run: of repeats, the best.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
 
 
 def inspect(
@@ -26,18 +24,21 @@ def inspect(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Say what a store holds, or what a model is, was trained on, and scored."""
-    from .storage.inspect import inspect, text
+    """Say what a store holds, or what a model is.
+
+    Of a model: its classes and input, what it was trained on, and how it scored.
+    """
+    from ..storage.inspect import inspect, text
 
     if path.is_file() or not (path / "recipe.json").is_file():
-        from .evaluation.model_card import card_text, is_model, model_card
+        from ..evaluation.model_card import card_text, is_model, model_card
 
         if is_model(path):
             model = model_card(path)
-            print(json.dumps(model, indent=1, ensure_ascii=False) if as_json else card_text(model))
+            print_json(model) if as_json else print(card_text(model))
             return
     facts = inspect(path)
-    print(json.dumps(facts, indent=1, ensure_ascii=False) if as_json else text(facts))
+    print_json(facts) if as_json else print(text(facts))
 
 
 def plot(
@@ -47,8 +48,8 @@ def plot(
     start: Annotated[str, typer.Option(help="In the record: s, m:ss or h:mm:ss.")] = "0",
     seconds: Annotated[float, typer.Option(help="How much is drawn, s.")] = 10,
 ) -> None:
-    """Draw a stretch of a record on ECG paper, with beats, QRS complexes and rhythms."""
-    from .evaluation.strip import plot
+    """Draw a stretch of a record on ECG paper, with its marks."""
+    from ..evaluation.strip import plot
 
     print(plot(store, key, out, start, seconds))
 
@@ -57,8 +58,8 @@ def card(
     store: Store,
     out: Annotated[Path, typer.Option(parser=place, help="The page.")],
 ) -> None:
-    """Write a data card: one HTML page on what a store holds, with distributions."""
-    from .evaluation.card import write_card
+    """Write a data card: one HTML page on what a store holds."""
+    from ..evaluation.card import write_card
 
     print(write_card(store, out))
 
@@ -87,14 +88,17 @@ def predict(
     as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="A row for every window.")] = False,
 ) -> None:
-    """Tell the classes of recordings of one's own; of long ones, over time."""
+    """Tell the classes of recordings of your own.
+
+    Of one longer than the model's input, over time.
+    """
     if as_json and as_csv:
         raise EcgpipeError("--json and --csv: give one of them")
     if plot and len(records) > 1:
         raise EcgpipeError(f"--plot {plot}: draws one recording, and {len(records)} are named")
-    from .evaluation import predict as answers
-    from .evaluation.model_file import load_model
-    from .sources.own import Told
+    from ..evaluation import predict as answers
+    from ..evaluation.model_file import load_model
+    from ..sources.own import Told
 
     names = tuple(name.strip() for name in leads.split(",")) if leads else None
     told = Told(fs, unit, gain, names)
@@ -102,14 +106,14 @@ def predict(
     refused: list[str] = []
     found = answers.answer_all(network, records, told, lead, every, refused)
     if plot:
-        from .evaluation.timeline import plot_answer
+        from ..evaluation.timeline import plot_answer
 
         drawn = [*found]
         for item in drawn:
             say(f"{plot_answer(network, item, plot)}: the recording and its answer")
         found = iter(drawn)
     if as_json:
-        print(json.dumps(answers.as_json(network, found), indent=1, ensure_ascii=False))
+        print_json(answers.as_json(network, found))
     else:
         how = answers.as_csv if as_csv else answers.lines
         for line in how(network, found):
@@ -122,8 +126,8 @@ def export(
     model: Model,
     out: Annotated[Path, typer.Option(parser=place, help="The file, .onnx.")],
 ) -> None:
-    """Write a model as ONNX: millivolts in, probabilities out, everything between inside."""
-    from .evaluation.export import export
-    from .evaluation.model_file import load_model
+    """Write a model as ONNX: millivolts in, probabilities out."""
+    from ..evaluation.export import export
+    from ..evaluation.model_file import load_model
 
     print(export(load_model(model, "cpu"), out))

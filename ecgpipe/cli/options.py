@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from .files import place
+from ..files import place
 
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; by default one per core.")]
 Dask = Annotated[
@@ -36,13 +36,15 @@ Out = Annotated[
     typer.Option(parser=place, help="Folder of the run; one that holds it already is continued."),
 ]
 
+AsJson = Annotated[bool, typer.Option("--json", help="The result as JSON, for scripts.")]
+
 
 def settings_help(name: str) -> type[TyperCommand]:
     """A command whose help ends with the settings of ``ecgpipe.config.NAME``."""
 
     class Command(TyperCommand):
         def format_epilog(self, ctx: Any, formatter: Any) -> None:
-            from . import config
+            from .. import config
 
             rows = [
                 (key, f"{text} [{default}]")

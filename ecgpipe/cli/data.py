@@ -1,0 +1,142 @@
+"""Commands that make and check stores: from raw recordings to shards."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import DAMAGED, REFUSED
+from ..files import place
+from ..progress import print_json
+from .options import AsJson, Dask, Source, Store, Workers
+
+
+def simulate(
+    name: Annotated[str, typer.Argument(help="icentia11k or cinc2017.")],
+    dest: Annotated[Path, typer.Argument(parser=place, help="Folder to write, new or empty.")],
+    patients: Annotated[int | None, typer.Option(help="icentia11k: patients. [16]")] = None,
+    segments: Annotated[int | None, typer.Option(help="icentia11k: segments of each. [3]")] = None,
+    records: Annotated[int | None, typer.Option(help="cinc2017: records. [240]")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Length of a record, s.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Another one makes other patients.")] = 0,
+) -> None:
+    """Write a small simulated data set in the files of the real one."""
+    from ..sources.simulate import simulate
+
+    sizes: Any = {
+        "patients": patients,
+        "segments": segments,
+        "records": records,
+        "seconds": seconds,
+    }
+    count = simulate(name, dest, **sizes, seed=seed)
+    print(f"{dest}: {count} simulated records")
+
+
+def fetch(
+    name: Annotated[str, typer.Argument(help="cinc2017, mitdb or ptbxl.")],
+    dest: Annotated[Path, typer.Argument(help="Folder of the copy, new or to be continued.")],
+    source: Annotated[
+        str | None, typer.Option("--from", help="Another address than PhysioNet's.")
+    ] = None,
+) -> None:
+    """Copy a small data set from PhysioNet and check its digests."""
+    from ..sources.fetch import fetch
+
+    print(fetch(name, dest, source))
+
+
+def prepare(
+    name: Annotated[str, typer.Argument(help="icentia11k, mitdb, cinc2017, ptbxl or icbeb2018.")],
+    source: Source,
+    archive: Annotated[
+        Path, typer.Argument(parser=place, help="Folder of the archive, new or to be continued.")
+    ],
+    patients: Annotated[
+        str | None, typer.Option(help="Numbers of patients: 0-999 or 7,12,20-29. [all]")
+    ] = None,
+    segments: Annotated[
+        int | None,
+        typer.Option(min=1, help="Recordings of each patient, spread evenly over theirs. [all]"),
+    ] = None,
+    qrs: Annotated[str, typer.Option(help="QRS detector: sleepecg, or gqrs (slow).")] = "sleepecg",
+    workers: Workers = None,
+    dask: Dask = None,
+    as_json: AsJson = False,
+) -> None:
+    """Convert raw recordings, with QRS detected, into a Zarr archive."""
+    from ..storage.archive import prepare
+
+    subset: Any = {"patients": patients, "segments": segments}
+    manifest = prepare(name, source, archive, workers, **subset, detector=qrs, dask=dask)
+    _say_store(archive, manifest, as_json)
+
+
+def shard(
+    archive: Annotated[Path, typer.Argument(parser=place, help="Folder of a finished archive.")],
+    shards: Annotated[
+        Path, typer.Argument(parser=place, help="Folder of the shards, new or to be continued.")
+    ],
+    fs: Annotated[float, typer.Option(min=1, help="Sampling rate of the shards, Hz.")] = 250,
+    codec: Annotated[str, typer.Option(help="Of the signals: pcodec, zstd or lz4.")] = "pcodec",
+    statements: Annotated[
+        str | None,
+        typer.Option(help="ptbxl: rhythm, form, diagnostic, superclass, subclass or all. [rhythm]"),
+    ] = None,
+    workers: Workers = None,
+    dask: Dask = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make WebDataset shards from an archive, at one sampling rate."""
+    from ..storage.shards import shard
+
+    manifest = shard(archive, shards, fs, codec, workers, statements=statements, dask=dask)
+    _say_store(shards, manifest, as_json)
+
+
+def verify(
+    store: Store,
+    decode: Annotated[bool, typer.Option(help="Read every record back as well.")] = True,
+    source: Annotated[
+        str | None,
+        typer.Option(help="Compare with what it was made from: raw files, or the archive."),
+    ] = None,
+    patients: Annotated[
+        str | None, typer.Option(help="With --source: those that were prepared. [all]")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a store against its digests; exit code 4: damaged."""
+    from ..storage.verify import verify
+
+    problems = verify(store, decode, source, patients)
+    if as_json:
+        print_json({"store": str(store), "source": source, "problems": problems})
+        raise typer.Exit(DAMAGED if problems else 0)
+    for problem in problems:
+        print(f"{store}: {problem}", file=sys.stderr)
+    if problems:
+        print(f"{store}: {len(problems)} problems; run its command again", file=sys.stderr)
+        raise typer.Exit(DAMAGED)
+    print(f"{store}: whole" + (f", and all that is in {source}" if source else ""))
+
+
+def _say_store(path: Path, manifest: dict[str, Any], as_json: bool) -> None:
+    totals = manifest["totals"]
+    if as_json:
+        from ..storage.inspect import inspect
+
+        print_json(inspect(path))
+    else:
+        print(
+            f"{path}: {totals['records']:,} records of {totals['patients']:,} patients, "
+            f"{totals['hours']:,.1f} h, {totals['stored_bytes'] / 1e6:,.1f} MB"
+        )
+    if totals["refused"]:
+        for item in manifest["refused"]:
+            print(f"refused {item['key']}: {item['reason']}", file=sys.stderr)
+        print(f"{totals['refused']} records refused; the others are in {path}", file=sys.stderr)
+        raise typer.Exit(REFUSED)
