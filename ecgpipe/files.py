@@ -105,6 +105,11 @@ def publish(made: Path, target: Path) -> None:
         _system(target).put_file(str(file), _inside(goal))
 
 
+def cache_folder() -> Path:
+    """Where ecgpipe keeps what can be had again: in the user's cache folder, and nowhere else."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ecgpipe"
+
+
 def local_copy(path: Path) -> Path:
     """A file behind a URL as one of this machine, in the user's cache folder; fetched once."""
     if not is_remote(path):
@@ -112,7 +117,7 @@ def local_copy(path: Path) -> Path:
     info = _system(path).info(_inside(path))
     version = [str(path), info["size"], str(info.get("ETag") or info.get("mtime"))]
     name = hashlib.sha256(json.dumps(version).encode()).hexdigest()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ecgpipe" / "files"
+    cache = cache_folder() / "files"
     copy = cache / f"{name}{path.suffix}"
     if not copy.is_file():
         cache.mkdir(parents=True, exist_ok=True)

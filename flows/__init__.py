@@ -9,8 +9,10 @@ Prefect reads its settings when it is imported, so they are settled here, before
 import os
 from pathlib import Path
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-os.environ.setdefault("PREFECT_HOME", str(CACHE / "ecgpipe" / "prefect"))
+from ecgpipe.files import cache_folder
+
+os.environ.setdefault("MPLCONFIGDIR", str(cache_folder() / "matplotlib"))  # not ~/.config
+os.environ.setdefault("PREFECT_HOME", str(cache_folder() / "prefect"))
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")  # the server's
 os.environ.setdefault("DO_NOT_TRACK", "1")  # the client's
 # s for the temporary server to start; Prefect's 20 are too few on a busy machine.

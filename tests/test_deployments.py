@@ -119,6 +119,13 @@ def run_of(output: str) -> str:
     return found[1]
 
 
+def steps(command: str, folder: Path) -> list[str]:
+    """Processes of a command of ecgpipe that work in a folder."""
+    done = subprocess.run(["ps", "-ewwo", "args"], capture_output=True, text=True, check=True)
+    lines = (line for line in done.stdout.splitlines() if f"ecgpipe {command} " in line)
+    return [line for line in lines if str(folder) in line]
+
+
 def test_every_flow_and_set_has_a_deployment() -> None:
     there: dict[str, set[str]] = {}
     for one in DEPLOYMENTS:
@@ -205,16 +212,12 @@ def test_a_cancelled_training_continues(server: Server, tmp_path: Path, cinc: Pa
     def epochs() -> int:
         return len(history.read_text().splitlines()) - 1 if history.is_file() else 0
 
-    def steps() -> list[str]:
-        done = subprocess.run(["ps", "-ewwo", "args"], capture_output=True, text=True, check=True)
-        return [args for args in done.stdout.splitlines() if f"ecgpipe finetune {tmp_path}" in args]
-
     run = run_of(server.type(line))
     until(lambda: epochs() >= 3)
-    assert len(steps()) == 1
+    assert len(steps("finetune", tmp_path)) == 1
     server.type(f"prefect flow-run cancel {run}")
     until(lambda: server.ask(f"flow_runs/{run}")["state_name"] == "Cancelled", 60)
-    assert not steps()
+    assert not steps("finetune", tmp_path)
     done = epochs()
     assert 3 <= done < 25 and not (out / "repeat-00" / "predictions.csv").exists()
     assert len(torch.load(last, weights_only=True)["history"]) == done
@@ -231,3 +234,27 @@ def test_a_cancelled_training_continues(server: Server, tmp_path: Path, cinc: Pa
     assert float(shown[progress][0]) == 100
     assert "test macro F1" in shown[progress.removesuffix("-progress")][1]
     assert "![curves](data:image/svg+xml;base64," in shown[progress.removesuffix("-progress")][0]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_cancelled_experiment_continues_to_its_report(server: Server, tmp_path: Path) -> None:
+    out = tmp_path / "smoke"
+    line = f"prefect deployment run reproduce/smoke -p out={out} -p jobs=2"
+    run = run_of(server.type(line))
+    until(lambda: len(steps("finetune", out)) == 2, 400)
+    server.type(f"prefect flow-run cancel {run}")
+    until(lambda: server.ask(f"flow_runs/{run}")["state_name"] == "Cancelled", 60)
+    assert not steps("finetune", out) and not steps("pretrain", out)
+    assert not (out / "report.html").exists()
+    assert not list(out.rglob("*.partial"))
+
+    again = run_of(server.type(line))
+    until(lambda: server.ask(f"flow_runs/{again}")["state_name"] == "Completed", 600)
+    assert "<svg" in (out / "report.html").read_text()
+    shown = server.artifacts(again)
+    (overview,) = (key for key in shown if key.endswith(out.name))
+    assert shown[overview][1] == "12 of 12 steps have ended"
+    rows = [row for row in shown[overview][0].splitlines() if row.startswith("| ")]
+    assert sum("| Completed |" in row for row in rows) == 12
+    assert float(shown[f"{overview}-progress"][0]) == 100

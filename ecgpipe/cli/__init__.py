@@ -8,6 +8,7 @@ to the same folder, 6 a remote file cannot be reached, 130 interrupted.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -15,6 +16,7 @@ import typer
 from typer.core import TyperCommand
 
 from ..errors import INTERRUPTED, MISTAKE, EcgpipeError, Interrupted
+from ..files import cache_folder
 from . import data, train, use
 from .options import settings_help
 
@@ -48,6 +50,7 @@ for command, kind in _COMMANDS.items():
 
 def main() -> None:
     """Run the command line; mistakes are one line, not a stack trace."""
+    os.environ.setdefault("MPLCONFIGDIR", str(cache_folder() / "matplotlib"))  # not ~/.config
     try:
         app()
     except EcgpipeError as error:
