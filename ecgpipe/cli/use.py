@@ -76,7 +76,7 @@ def predict(
         str | None, typer.Option(help="Names of columns without any: I,II,III,…")
     ] = None,
     lead: Annotated[
-        str | None, typer.Option(help="Of several, the one for a model of one lead. [MLII, II]")
+        str | None, typer.Option(help="Of several, the one for a model of one lead. [I, MLII, II]")
     ] = None,
     every: Annotated[
         float | None, typer.Option(help="s from window to window in long ones. [its input]")

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BadRecord, EcgpipeError
-from ..labels.qrs import main_lead
 from ..loading.recordings import Recordings, batches
 from ..models.resnet import ResNet
 from ..sources.own import from_millivolts
@@ -29,7 +28,9 @@ from ..types import Record
 
 BATCH = 32  # windows that are computed at once
 YES = 0.5  # probability from which a class of many is answered
-PREFERRED = ("MLII", "II")  # of several leads, for a model of one
+# Of several leads, for a model of one: the lead of hand-held recorders and of the Icentia11k patch
+# (modified), then those of Holter monitors.
+PREFERRED = ("i", "mlii", "ii")
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,8 +231,8 @@ class Model:
         names = {name.lower(): at for at, name in enumerate(record.leads)}
         wanted = self.lead_names
         if len(wanted) == 1:
-            preferred = next((name for name in PREFERRED if name in record.leads), None)
-            wanted = (lead or record.leads[main_lead(record.leads, preferred)],)
+            preferred = next((names[name] for name in PREFERRED if name in names), 0)
+            wanted = (lead or record.leads[preferred],)
         elif lead is not None:
             raise EcgpipeError(f"--lead {lead}: the model wants {len(wanted)} leads; leave it out")
         if missing := [name for name in wanted if name.lower() not in names]:

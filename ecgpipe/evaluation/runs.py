@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -274,7 +275,7 @@ def _examples(file: Path) -> tuple[Example, ...]:
                 Example(str(key), fs, arrays[f"signal__{key}"], arrays[f"qrs__{key}"])
                 for key in arrays["keys"]
             )
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise EcgpipeError(f"{file}: cannot be read ({error}); delete it to go without") from None
     for example in examples:
         if not (example.signal.size and np.isfinite(example.signal).all() and fs > 0):

@@ -167,9 +167,11 @@ def _record(path: Path, table: Table, told: Told) -> Record:
     if not np.isfinite(values).all():
         count = int((~np.isfinite(values)).sum())
         raise BadRecord(f"{path}: {count:,} samples are no numbers; fill them, or cut them out")
-    fs = told.fs or table.fs
+    fs = told.fs if table.fs is None else table.fs
     if fs is None:
         raise BadRecord(f"{path}: does not say its sampling rate; give it with --fs, in Hz")
+    if not (np.isfinite(fs) and fs > 0):
+        raise BadRecord(f"{path}: says a sampling rate of {fs:g} Hz; mend it in the file")
     names = told.leads or table.leads or _numbered(len(values))
     if len(names) != len(values):
         raise BadRecord(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,9 @@ from numpy.typing import NDArray
 from ..errors import BadRecord
 
 _SIGNALS = ("signal", "val", "data", "ecg")  # names that a variable of a signal may have
-_TIME = re.compile(r"(time|t|seconds|sec|s|ms)[\s_\[(]*(s|sec|seconds|ms)?[\])]?")
+_TIME = re.compile(
+    r"((?:elapsed[\s_]*)?time(?:stamp)?|t|seconds|sec|s|ms)[\s_\[(]*(s|sec|seconds|ms)?[\])]?"
+)
 _COUNTERS = ("", "sample", "sample #", "samples", "index", "unnamed: 0")
 _EVEN = 0.6  # samples by which written times may be off the rate, as they are rounded
 
@@ -39,7 +42,9 @@ def _read_mat(path: Path) -> Table:
         return _variables(path, loadmat(path))
     except NotImplementedError:
         raise BadRecord(f"{path}: of MATLAB 7.3; save it with -v7") from None
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except BadRecord:
+        raise
+    except Exception as error:  # whatever a damaged file leads scipy to
         raise BadRecord(f"{path}: no readable MATLAB file ({error})") from None
 
 
@@ -50,7 +55,7 @@ def _read_numpy(path: Path) -> Table:
             return Table(_long(path, found))
         with found:
             return _variables(path, dict(found))
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise BadRecord(f"{path}: no readable NumPy file ({error})") from None
 
 
@@ -93,6 +98,8 @@ def _read_text(path: Path) -> Table:
     lines = [line for line in text.splitlines() if line.strip() and line[0] != "#"]
     mark = next((mark for mark in ";\t," if lines and mark in lines[0]), None)
     cells = [cell.strip().strip("'\"") for cell in lines[0].split(mark)] if lines else []
+    if mark and all(line.rstrip().endswith(mark) for line in lines):  # behind the last column, too
+        cells, lines = cells[:-1], [line.rstrip().removesuffix(mark) for line in lines]
     named = not all(map(_is_number, cells))
     decimal = "," if mark == ";" else "."
     body = io.StringIO("\n".join(lines[named:]))
@@ -109,7 +116,15 @@ def _read_text(path: Path) -> Table:
                 f"{path}: {wrong.iloc[0]!r} in column {column + 1} is no number; cut it out"
             )
     values = table.to_numpy(np.float64).T
-    return _named(path, cells, values) if named else Table(values)
+    found = _named(path, cells, values) if named else Table(values)
+    for at, row in enumerate(found.values):
+        if len(row) > 1 and (np.diff(row) > 0).all():
+            name = found.leads[at] if found.leads else at + 1
+            raise BadRecord(
+                f"{path}: column {name} rises from line to line, as a time or a counter does and "
+                "no ECG; name it time (s), or cut it out"
+            )
+    return found
 
 
 def _named(path: Path, names: list[str], values: Floats) -> Table:

@@ -24,10 +24,11 @@ def save_examples(
     path: Path, recordings: Recordings, test: Sequence[str], preferred: str | None, each: int = 2
 ) -> None:
     """Save a few test recordings of every class, chosen before any network has seen them."""
-    of_class: dict[Label, list[str]] = {}
+    of_class: dict[Label, list[str]] = {}  # of several labels by the first, of none by none
     for key in shuffled(test, 0):
         label = recordings.label[key]
-        of_class.setdefault(label[0] if isinstance(label, tuple) else label, []).append(key)
+        first = label[:1] if isinstance(label, tuple) else (label,)
+        of_class.setdefault(first, []).append(key)
     chosen = [of_class[label][:each] for label in sorted(of_class)]
     # One of every class first: who shows only a few still shows all classes.
     keys = [key for rank in zip_longest(*chosen) for key in rank if key]

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..config import FinetuneSettings
 from ..errors import EcgpipeError
-from ..files import sha256, write_json
+from ..files import read_json, sha256, write_json
 from ..loading.recordings import Recordings, batches, chunks, load_recordings, shuffled
 from ..models.resnet import ResNet
 from ..models.transfer import transfer
@@ -24,10 +24,10 @@ from .device import Device, choose
 from .examples import EXAMPLES, MISJUDGED, save_examples, save_misjudged
 from .loop import Plan, finish, fit, new_network, predict
 from .pretrain import write_predictions
-from .run import MODEL, PREDICTIONS, claimed, describe, describe_input, load
-from .sides import draw_sides
+from .run import MODEL, PREDICTIONS, RUN, claimed, describe, describe_input, load
+from .sides import draw_sides, has_folds
 
-TRANSFER = "transfer.json"
+SPLIT, TRANSFER = "split.json", "transfer.json"
 
 
 def finetune(shards: Path, run: Path, settings: FinetuneSettings, init: Path | None = None) -> None:
@@ -67,7 +67,7 @@ def finetune(shards: Path, run: Path, settings: FinetuneSettings, init: Path | N
     recordings = load_recordings(store, task.answer == "many_of")
     sides = draw_sides(recordings.rows, recordings.label, settings)
     if init and pretrained:
-        _check_unseen(init, pretrained, name, sides["test"])
+        _check_unseen(init, pretrained, recordings, name, sides["test"])
     device = choose(settings)
     description = describe(
         {
@@ -97,8 +97,7 @@ def finetune(shards: Path, run: Path, settings: FinetuneSettings, init: Path | N
         }
     )
     with claimed(run, description):
-        if not (run / "split.json").is_file():
-            write_json(run / "split.json", sides)
+        _keep_sides(run / SPLIT, sides)
         if not (run / EXAMPLES).is_file():
             save_examples(run / EXAMPLES, recordings, sides["test"], store.recipe["main_lead"])
         trainer = Trainer(run, recordings, task, settings, device, description, pretrained)
@@ -114,7 +113,11 @@ def finetune(shards: Path, run: Path, settings: FinetuneSettings, init: Path | N
 
 def _pretrained(init: Path, settings: FinetuneSettings) -> dict[str, Any]:
     """The model file of a finished pretraining whose network fits."""
+    if (init / RUN).is_file() and read_json(init / RUN).get("kind") == "finetune":
+        raise EcgpipeError(f"{init}: is a finetuning; name a pretraining run to start from")
     pretrained = load(init / MODEL)
+    if pretrained["run"]["kind"] != "pretrain":
+        raise EcgpipeError(f"{init}: is part of a finetuning; name a pretraining run to start from")
     if not (init / PREDICTIONS).is_file():
         raise EcgpipeError(f"{init}: pretraining is not finished; run its command again")
     for part in ("depth", "order"):
@@ -126,16 +129,34 @@ def _pretrained(init: Path, settings: FinetuneSettings) -> dict[str, Any]:
     return pretrained
 
 
-def _check_unseen(init: Path, pretrained: dict[str, Any], dataset: str, test: list[str]) -> None:
+def _keep_sides(file: Path, sides: dict[str, Any]) -> None:
+    """Write the sides down; refuse to continue with others, which another NumPy could draw."""
+    if not file.is_file():
+        write_json(file, sides)
+    elif read_json(file) != sides:
+        raise EcgpipeError(
+            f"{file}: holds other sides than are drawn now from the same settings and data; "
+            "continue with the versions that run.json names, or name another folder for --out"
+        )
+
+
+def _check_unseen(
+    init: Path, pretrained: dict[str, Any], recordings: Recordings, dataset: str, test: list[str]
+) -> None:
     """Refuse weights that were pretrained on the signals of test records."""
     run = pretrained["run"]
     if dataset not in run["dataset"]:
         return
     kept = set(run["data"].get("held_back", {}).get(dataset, ()))
     if seen := set(test) - kept:
+        what = (
+            "set official_folds=true, whose test fold it has not seen"
+            if kept and has_folds(recordings.rows)
+            else "pretrain with held_back and held_back_seed as test_share and split_seed are here"
+        )
         raise EcgpipeError(
             f"{init}: was pretrained on {len(seen)} of the test records, such as {min(seen)}; "
-            "pretrain with held_back and held_back_seed as test_share and split_seed are here"
+            + what
         )
 
 

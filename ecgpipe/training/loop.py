@@ -133,7 +133,9 @@ def fit(
             shown = Progress(title, updates, "updates", shown=ranks.first)
             with shown as bar, _listed(run / DIVERGED):
                 for sums in one.updates(batches, done, meter, stop):
-                    done = sums
+                    stepped, done = sums.steps > done.steps, sums
+                    if not stepped:  # the losses of the last updates, which are awaited together
+                        continue
                     to_go = (plan.epochs - epoch + 1) * (before + updates) - done.steps
                     left = clock(to_go * meter.seconds / (done.steps - before))
                     bar.step(f"loss {done.mean_loss:.3f}, {meter.note()}, {left} left")
@@ -157,7 +159,7 @@ def fit(
                 if settings.tensorboard:
                     _write_events(run / TENSORBOARD, row)
                 say(_line(plan, row))
-            if ranks.any(stop.asked) and epoch < plan.epochs:
+            if ranks.any(stop.asked):
                 raise Interrupted(f"saved after epoch {epoch}")
     if ranks.first:
         network.load_state_dict(load(run / MODEL)["network"])

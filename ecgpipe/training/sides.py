@@ -58,13 +58,15 @@ def draw_sides(
     count["train"] = min(count["train"], len(label) - count["validation"] - count["test"])
     groups, strata_of = same_side(rows.values()), strata(label)
     test = draw_test(rows, label, settings.test_share, settings.split_seed)
-    pool = {key: strata_of[key] for key in label if key not in set(test)}
+    tested = set(test)
+    pool = {key: strata_of[key] for key in label if key not in tested}
     repeats = []
     for number in range(settings.repeats):
         # Validation is drawn first, so that it is the same however small the training set is.
         seed = [settings.split_seed, 2, number]
         (validation,) = stratified_split(pool, groups, [count["validation"]], seed)
-        rest = {key: pool[key] for key in pool if key not in set(validation)}
+        validated = set(validation)
+        rest = {key: pool[key] for key in pool if key not in validated}
         repeats.append(
             {"train": _part(rest, groups, count["train"], seed), "validation": validation}
         )
