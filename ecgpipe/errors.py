@@ -1,8 +1,8 @@
 """The errors a user can meet; each names the file or setting, what is wrong and what to do."""
 
 # Exit codes of the command line: a mistake of the call or its files; done, but some records were
-# refused; a damaged store; a folder that another process writes to; a remote file that could not be
-# read in several attempts; ended by a signal, work saved.
+# refused; a damaged store or run; a folder that another process writes to; a remote file that could
+# not be read in several attempts; ended by a signal, work saved.
 MISTAKE, REFUSED, DAMAGED, BUSY, UNREACHABLE, INTERRUPTED = 2, 3, 4, 5, 6, 130
 
 
@@ -18,6 +18,12 @@ class BadRecord(EcgpipeError):
     The message names files relative to the data set's folder, because it is stored in the
     manifest, whose bytes must not depend on where the data lie.
     """
+
+
+class Damaged(EcgpipeError):
+    """A file of a store or a run is not what was written."""
+
+    code = DAMAGED
 
 
 class Busy(EcgpipeError):

@@ -15,11 +15,14 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from multiprocessing import util
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
 
-from .errors import Busy, EcgpipeError
+from .errors import Busy, Damaged, EcgpipeError
+
+_CLIENTS = {"botocore", "aiobotocore", "aiohttp", "s3fs", "gcsfs", "adlfs"}  # reach URLs
 
 
 def place(name: str | Path) -> Path:
@@ -32,6 +35,7 @@ def place(name: str | Path) -> Path:
     """
     if not isinstance(name, str):
         return name
+    name = name.removeprefix("file://")
     if "://" not in name:
         return Path(name)
     from upath import UPath
@@ -45,6 +49,20 @@ def place(name: str | Path) -> Path:
     except ValueError as error:
         raise EcgpipeError(f"{name}: cannot be opened ({error}); check the address") from None
     return cast(Path, path)
+
+
+def here(name: str) -> Path:
+    """The path of a folder or file of this machine.
+
+    Raises
+    ------
+    EcgpipeError
+        A URL, which would else become a folder of that name.
+    """
+    path = place(name)
+    if is_remote(path):
+        raise EcgpipeError(f"{name}: is a URL; name a file or folder of this machine")
+    return path
 
 
 def is_remote(path: Path) -> bool:
@@ -63,15 +81,41 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
 
 
+def is_there(path: Path) -> bool:
+    """Whether a file or folder is there; what cannot be asked is an error, and not an answer.
+
+    A place behind a URL that says no to everything while the network is away would have finished
+    work done anew, over what is there.
+    """
+    if not is_remote(path):
+        return path.exists()
+    try:
+        _system(path).info(_inside(path))
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether an exception says that a place behind a URL could not be reached."""
+    return bool({kind.__module__.partition(".")[0] for kind in type(error).__mro__} & _CLIENTS)
+
+
 def is_empty(folder: Path) -> bool:
-    """Whether nothing is there."""
-    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    """Whether nothing is there but what another process has begun to write."""
+    if not is_there(folder):
+        return True
+    return folder.is_dir() and all(_is_partial(path.name) for path in folder.iterdir())
+
+
+def _is_partial(name: str) -> bool:
+    return name.startswith(".") and name.endswith(".partial")
 
 
 def remove(path: Path) -> None:
     """Remove a file, or a folder with all that is in it, if it is there."""
     if is_remote(path):
-        if path.exists():
+        if is_there(path):
             _system(path).rm(_inside(path), recursive=True)
     elif path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
@@ -80,11 +124,16 @@ def remove(path: Path) -> None:
 
 
 def sizes(folder: Path) -> dict[str, int]:
-    """Bytes of every file below a folder, by its name from there; one listing behind a URL."""
+    """Bytes of every file below a folder, by its name from there; one listing behind a URL.
+
+    Of a file its own, without a name.
+    """
     if is_remote(folder):
         top = len(_inside(folder)) + 1
         found = _system(folder).find(_inside(folder), detail=True)
         return {name[top:]: int(info["size"]) for name, info in found.items()}
+    if folder.is_file():
+        return {"": folder.stat().st_size}
     files = (path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
@@ -137,19 +186,23 @@ def workshop(folder: Path) -> Iterator[Path]:
     Nothing of it stays.
     """
     if is_remote(folder):
-        with tempfile.TemporaryDirectory(prefix="ecgpipe-") as name:
-            yield Path(name)
-        return
-    own = folder / uuid4().hex
-    own.mkdir(parents=True)
+        own = Path(tempfile.mkdtemp(prefix="ecgpipe-"))
+    else:
+        own = folder / uuid4().hex
+        own.mkdir(parents=True)
+    # A worker process that is made to leave in the middle runs its finalizers, and no more.
+    cleared = util.Finalize(None, shutil.rmtree, (own, True), exitpriority=0)
     try:
         yield own
     finally:
-        shutil.rmtree(own, ignore_errors=True)
+        cleared()
 
 
 def _system(path: Path) -> Any:
-    return cast(Any, path).fs
+    """The file system of a place, in this process: what a parent opened is not for its forks."""
+    import fsspec
+
+    return fsspec.filesystem(cast(Any, path).protocol, **cast(Any, path).storage_options)
 
 
 def _inside(path: Path) -> str:
@@ -163,7 +216,9 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises
     ------
     EcgpipeError
-        It is missing or broken.
+        It is missing.
+    Damaged
+        It is broken.
     """
     try:
         tree = json.loads(path.read_text())
@@ -171,14 +226,19 @@ def read_json(path: Path) -> dict[str, Any]:
         why = error.strerror or str(error)
         raise EcgpipeError(f"{path}: cannot be read ({why})") from None
     except ValueError:
-        raise EcgpipeError(f"{path}: not valid JSON; the file is damaged") from None
-    assert isinstance(tree, dict)
+        raise Damaged(f"{path}: not valid JSON; the file is damaged") from None
+    if not isinstance(tree, dict):
+        raise Damaged(f"{path}: no JSON object; the file is damaged")
     return tree
 
 
-def write_json(path: Path, tree: Mapping[str, Any]) -> None:
-    """Write a JSON file in one step, so that nobody ever reads half of it."""
-    write_text(path, json.dumps(tree, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
+def write_json(path: Path, tree: Mapping[str, Any], new: bool = False) -> None:
+    """Write a JSON file in one step, so that nobody ever reads half of it.
+
+    With ``new``, one that is there is left: of several processes that write it, one does.
+    """
+    text = json.dumps(tree, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+    write_bytes(path, text.encode(), new)
 
 
 def sha256(path: Path) -> str:
@@ -192,8 +252,10 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_bytes(path: Path, data: bytes | io.BytesIO) -> None:
+def write_bytes(path: Path, data: bytes | io.BytesIO, new: bool = False) -> None:
     """Write a file in one step; a store behind a URL shows it when it is whole.
+
+    With ``new``, one that is there is left, which only a file system of this machine can promise.
 
     Raises
     ------
@@ -214,7 +276,15 @@ def write_bytes(path: Path, data: bytes | io.BytesIO) -> None:
     partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
     try:
         partial.write_bytes(content)
-        os.replace(partial, path)
+        if not new:
+            os.replace(partial, path)
+        elif not path.exists():
+            try:
+                os.link(partial, path)
+            except FileExistsError:
+                pass
+            except OSError:  # a file system without links, where the first may not win
+                os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 

@@ -7,14 +7,18 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import databases as db
 import pytest
 
-from ecgpipe.errors import EcgpipeError
+from ecgpipe.errors import Busy, EcgpipeError
+from ecgpipe.sources import Folder, find_entries
 from ecgpipe.storage.archive import prepare
+from ecgpipe.storage.parts import _claimed
 from ecgpipe.storage.store import open_store
 from ecgpipe.storage.verify import verify
 
@@ -74,6 +78,74 @@ def test_killed_in_the_middle_it_continues(tmp_path: Path) -> None:
     prepare("icentia11k", root, tmp_path / "undisturbed", 1)
     assert db.tree(store) == db.tree(tmp_path / "undisturbed")
     assert not list(store.rglob("*.partial*"))
+
+
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_ended_in_the_middle_it_leaves_nothing_half_written(
+    tmp_path: Path, by: signal.Signals
+) -> None:
+    root, store = tmp_path / "raw", tmp_path / "archive"
+    for patient in range(12):
+        db.icentia(root, patient, 0, 100_000, db.icentia_rows(100_000))
+    command = [sys.executable, "-m", "ecgpipe", "prepare", "icentia11k", root, store]
+    process = subprocess.Popen([*command, "--workers", "2"], stderr=subprocess.PIPE, text=True)
+    while len(db.sidecars(store)) < 2:
+        assert process.poll() is None, "finished before it could be ended"
+        time.sleep(0.002)
+    process.send_signal(by)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "ecgpipe: interrupted; the same command continues"
+    assert not (store / ".partial").exists()
+    assert {path.name for path in store.iterdir()} <= {"recipe.json", "parts", "records.zarr"}
+
+
+def test_of_several_that_start_at_once_one_holds_the_folder(tmp_path: Path) -> None:
+    def claim(number: int) -> None:
+        meet.wait(30)
+        try:
+            with _claimed(store, {"kind": "archive"}):
+                inside.append(number)
+                most.append(len(inside))
+                time.sleep(0.02)
+                inside.remove(number)
+        except Busy:
+            refused.append(number)
+
+    for attempt in range(40):
+        store, meet = tmp_path / f"store-{attempt}", threading.Barrier(4)
+        inside: list[int] = []
+        most: list[int] = []
+        refused: list[int] = []
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(claim, range(4)))
+        assert max(most) == 1 and len(most) + len(refused) == 4
+        assert [path.name for path in store.iterdir()] == ["recipe.json"]
+
+
+def test_a_lost_recipe_is_found_in_the_manifest(tmp_path: Path, small: Path) -> None:
+    store = tmp_path / "archive"
+    prepare("icentia11k", small, store, 1)
+    whole = db.tree(store)
+    for name, damage in (("recipe.json", None), ("manifest.json", "[]"), ("manifest.json", "{")):
+        if damage is None:
+            (store / name).unlink()
+        else:
+            (store / name).write_text(damage)
+        found = db.run("verify", store)
+        assert found.returncode == 4 and name in found.stderr
+        prepare("icentia11k", small, store, 1)
+        assert db.tree(store) == whole
+
+
+def test_raw_files_are_found_from_another_folder(
+    tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(small.parent)
+    folder = Folder.open(small.name)
+    monkeypatch.chdir(tmp_path.parent)  # as a worker of a Dask cluster may be
+    (entry, *_) = find_entries("icentia11k", folder)
+    assert folder.read(entry.files[0])
 
 
 def test_half_parts_and_damaged_sidecars_are_redone(tmp_path: Path, small: Path) -> None:

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,11 +21,12 @@ import torch
 from sklearn.metrics import f1_score
 
 from ecgpipe.config import FinetuneSettings, PretrainSettings, load
-from ecgpipe.errors import EcgpipeError
+from ecgpipe.errors import EcgpipeError, Interrupted
 from ecgpipe.evaluation.report import write_report
 from ecgpipe.models.resnet import ResNet
 from ecgpipe.storage.archive import prepare
 from ecgpipe.storage.shards import shard
+from ecgpipe.training import loop, passes
 from ecgpipe.training.finetune import finetune
 from ecgpipe.training.pretrain import pretrain
 
@@ -148,7 +150,7 @@ def test_an_interrupted_pretraining_ends_the_same(
     if by != signal.SIGKILL:
         assert code == 130
         assert re.fullmatch(
-            r"ecgpipe: interrupted, saved after (update \d of )?epoch \d; "
+            r"ecgpipe: interrupted, saved after (update \d of |the updates of )?epoch \d; "
             "the same command continues",
             last,
         )
@@ -170,6 +172,46 @@ def test_a_killed_finetuning_ends_the_same(
     for repeat in ("repeat-00", "repeat-01"):
         _assert_same_run(run / repeat, runs["beat"] / repeat)
     assert (run / "split.json").read_bytes() == (runs["beat"] / "split.json").read_bytes()
+
+
+def test_asked_in_the_middle_of_a_validation_it_ends_the_same(
+    sets: Sets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the last epoch of a repeat, too: the next one is not begun."""
+    run, times, trained = tmp_path / "run", 2, False
+    settings = {"batch": 2, "validation_share": 0.2, "train_share": 0.4}
+    answer = loop.answers
+
+    def answers(network: Any, batch: Any, device: Any) -> Any:
+        nonlocal times, trained
+        if network.training:
+            trained = True
+        elif trained and times:  # at the first batch of a validation
+            times, trained = times - 1, False
+            os.kill(os.getpid(), signal.SIGTERM)
+        return answer(network, batch, device)
+
+    for module in (loop, passes):
+        monkeypatch.setattr(module, "answers", answers)
+    for epoch in (1, 2):
+        with pytest.raises(Interrupted, match=rf"^saved after the updates of epoch {epoch}$"):
+            _down(sets, run, **settings)
+        assert not (run / "repeat-01").exists()
+    _down(sets, run, **settings)
+    whole = _down(sets, tmp_path / "whole", **settings)
+    for repeat in ("repeat-00", "repeat-01"):
+        _assert_same_run(run / repeat, whole / repeat)
+
+
+def test_a_run_goes_on_with_its_own_sides_alone(
+    sets: Sets, runs: dict[str, Path], tmp_path: Path
+) -> None:
+    run = shutil.copytree(runs["random"], tmp_path / "run")
+    sides = json.loads((run / "split.json").read_text())
+    sides["test"].reverse()
+    (run / "split.json").write_text(json.dumps(sides))
+    with pytest.raises(EcgpipeError, match=r"split\.json: holds other sides than are drawn now"):
+        _down(sets, run)
 
 
 def test_a_finished_run_is_left_alone(
@@ -302,6 +344,12 @@ def test_folders_of_others_are_refused(
     with pytest.raises(EcgpipeError, match="is no run of ecgpipe and not empty"):
         _up(sets, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_finetuning_is_no_init(sets: Sets, runs: dict[str, Path], tmp_path: Path) -> None:
+    for init in (runs["beat"], runs["beat"] / "repeat-00"):
+        with pytest.raises(EcgpipeError, match=r": is (part of )?a finetuning; name a pretraining"):
+            _down(sets, tmp_path / "run", init)
 
 
 def test_an_unusable_init_is_refused(sets: Sets, upstream_run: Path, tmp_path: Path) -> None:

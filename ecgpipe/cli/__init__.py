@@ -9,14 +9,15 @@ to the same folder, 6 a remote file cannot be reached, 130 interrupted.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 
 import typer
 from typer.core import TyperCommand
 
-from ..errors import INTERRUPTED, MISTAKE, EcgpipeError, Interrupted
-from ..files import cache_folder
+from ..errors import INTERRUPTED, MISTAKE, UNREACHABLE, EcgpipeError, Interrupted
+from ..files import cache_folder, is_away
 from . import data, train, use
 from .options import settings_help
 
@@ -51,14 +52,14 @@ for command, kind in _COMMANDS.items():
 def main() -> None:
     """Run the command line; mistakes are one line, not a stack trace."""
     os.environ.setdefault("MPLCONFIGDIR", str(cache_folder() / "matplotlib"))  # not ~/.config
+    for number in (signal.SIGTERM, signal.SIGHUP):  # end a command as Ctrl-C does
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, signal.default_int_handler)
     try:
         app()
     except EcgpipeError as error:
         print(f"ecgpipe: {error}", file=sys.stderr)
         sys.exit(error.code)
-    except OSError as error:  # a full disk, a bucket that is not there
-        print(f"ecgpipe: {error}", file=sys.stderr)
-        sys.exit(MISTAKE)
     except Interrupted as end:
         if train.FIRST:
             print(f"ecgpipe: interrupted, {end}; the same command continues", file=sys.stderr)
@@ -67,4 +68,13 @@ def main() -> None:
         # Typer catches Ctrl-C itself and leaves with this code, without a word.
         if end.code == INTERRUPTED:
             print("ecgpipe: interrupted; the same command continues", file=sys.stderr)
+        raise
+    except Exception as error:
+        if is_away(error):
+            what = "check the address, the credentials and the network; the same command continues"
+            print(f"ecgpipe: a place could not be reached ({error}); {what}", file=sys.stderr)
+            sys.exit(UNREACHABLE)
+        if isinstance(error, OSError):  # a full disk, a bucket that is not there
+            print(f"ecgpipe: {error}", file=sys.stderr)
+            sys.exit(MISTAKE)
         raise

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import DAMAGED, REFUSED
-from ..files import place
+from ..files import here, place
 from ..progress import print_json
 from .options import AsJson, Dask, Source, Store, Workers
 
@@ -38,7 +38,9 @@ def simulate(
 
 def fetch(
     name: Annotated[str, typer.Argument(help="cinc2017, mitdb or ptbxl.")],
-    dest: Annotated[Path, typer.Argument(help="Folder of the copy, new or to be continued.")],
+    dest: Annotated[
+        Path, typer.Argument(parser=here, help="Folder of the copy, new or to be continued.")
+    ],
     source: Annotated[
         str | None, typer.Option("--from", help="Another address than PhysioNet's.")
     ] = None,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from ..files import place
+from ..files import here, place
 
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; by default one per core.")]
 Dask = Annotated[
@@ -23,7 +23,7 @@ Source = Annotated[
 Store = Annotated[
     Path, typer.Argument(parser=place, help="An archive or a folder of shards, or its URL.")
 ]
-Config = Annotated[Path | None, typer.Option(help="File of settings, TOML or JSON.")]
+Config = Annotated[Path | None, typer.Option(parser=here, help="File of settings, TOML or JSON.")]
 Assignments = Annotated[
     list[str] | None,
     typer.Option(

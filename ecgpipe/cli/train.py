@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -132,7 +131,6 @@ def reproduce(
         return
     from ..experiments.execute import Processes, room, run
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the steps as Ctrl-C does
     processes = Processes()
     if run(steps, processes.run, jobs or room(), processes.stop):
         raise typer.Exit(REFUSED)

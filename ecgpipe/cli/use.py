@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import REFUSED, EcgpipeError
-from ..files import place
+from ..files import here, place
 from ..progress import print_json, say
 from .options import AsJson, Store
 
@@ -66,7 +66,9 @@ def card(
 
 def predict(
     model: Model,
-    records: Annotated[list[Path], typer.Argument(help="WFDB, .mat, .csv, .npy or .npz files.")],
+    records: Annotated[
+        list[Path], typer.Argument(parser=here, help="WFDB, .mat, .csv, .npy or .npz files.")
+    ],
     fs: Annotated[float | None, typer.Option(help="Their rate, Hz, where they lack it.")] = None,
     unit: Annotated[
         str | None, typer.Option(help="Of numbers without a header: mV, uV or V. [mV]")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from ..errors import EcgpipeError
-from ..files import sha256, write_text
+from ..files import sha256, write_bytes, write_text
 from ..progress import Progress
 from . import cinc2017, ptbxl
 from .entry import SIMULATED
@@ -141,10 +140,7 @@ def _copy(folder: Folder, dest: Path, name: str) -> tuple[int, bool]:
     if path.is_file() and _is_right(folder, path, name):
         return path.stat().st_size, True
     content = folder.read(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    write_bytes(path, content)
     return len(content), False
 
 

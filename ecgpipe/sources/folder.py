@@ -82,7 +82,9 @@ class Folder:
         EcgpipeError
             No such folder, or a URL that cannot be read.
         """
-        folder = cls(str(root).removeprefix("file://"))
+        name = str(root).removeprefix("file://")
+        # Whoever gets the folder may work elsewhere: a process on another machine, say.
+        folder = cls(name if "://" in name else str(Path(name).resolve()))
         if folder.is_local and not Path(folder.root).is_dir():
             raise EcgpipeError(
                 f"{root}: no such folder; name the one that holds the raw recordings"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.fft import next_fast_len
 
 from ..errors import EcgpipeError
-from ..files import is_empty, publish, read_json, remove, workshop, write_json
+from ..files import absolute, is_empty, publish, read_json, remove, workshop, write_json
 from .ecgsyn import BEATS, RHYTHMS, Floats, Span, beats, patient, slow
 from .ecgsyn import signal as ecg
 from .entry import SIMULATED
@@ -297,6 +297,7 @@ def simulate(
     if seed < 0:
         raise EcgpipeError(f"seed={seed}: choose 0 or more")
     how = {"name": name, "seed": seed, **given}
+    dest = absolute(dest)
     if (dest / SIMULATED).is_file():
         made = read_json(dest / SIMULATED)
         if made["call"] == how:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..errors import BadRecord, EcgpipeError
+from ..files import place
 from ..labels.statements import chosen_classes, select_statements, why_excluded
 from ..progress import Progress
 from ..sources import Folder, find_entries, read_entry, select
@@ -36,7 +37,7 @@ def compare(store: Store, source: str | Path, patients: str | None = None) -> li
     """
     is_archive = store.recipe["kind"] == "archive"
     origin: _Origin = (
-        _RawFiles(store, source, patients) if is_archive else _Archived(store, Path(source))
+        _RawFiles(store, source, patients) if is_archive else _Archived(store, place(source))
     )
     problems: list[str] = []
     seen: Counter[str] = Counter()

@@ -20,6 +20,7 @@ from functools import partial
 from importlib.metadata import version
 from multiprocessing import get_context, util
 from multiprocessing.connection import Connection
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from ..errors import EcgpipeError, Unreachable
@@ -236,6 +237,7 @@ def _connected(address: str, workers: int) -> Iterator[Any]:
             # A worker holds a record at a time: limits of memory would only make Dask pause it.
             cluster = LocalCluster(
                 n_workers=workers,
+                local_directory=stack.enter_context(TemporaryDirectory(prefix="ecgpipe-")),
                 threads_per_worker=1,
                 memory_limit=None,
                 dashboard_address="127.0.0.1:0",

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +27,7 @@ from ..files import (
     absolute,
     is_empty,
     is_remote,
+    is_there,
     locked,
     make_folder,
     publish,
@@ -104,12 +105,14 @@ def build(
     with _claimed(store, recipe):
         _refuse_strangers(store, jobs)
         kept = 0
-        with Progress(title, len(jobs), "parts") as progress:
-            make = partial(build_part, absolute(store))
-            for name, fresh in run(make, jobs, workers, dask):
-                kept += not fresh
-                progress.step(name)
-        remove(store / PARTIAL)
+        try:
+            outcomes = run(partial(build_part, absolute(store)), jobs, workers, dask)
+            with Progress(title, len(jobs), "parts") as progress, closing(outcomes):
+                for name, fresh in outcomes:
+                    kept += not fresh
+                    progress.step(name)
+        finally:
+            remove(store / PARTIAL)
         if kept:
             say(f"{title}: {kept} of {len(jobs)} parts were there already")
         manifest = merge(recipe, read_sidecars(store, sorted(jobs)))
@@ -143,8 +146,8 @@ def build_part(store: Path, name: str, job: Job) -> bool:
             try:
                 if written:
                     publish(own, target)
-            except OSError:
-                if not target.exists():
+            except OSError:  # another attempt was there first, as a folder gives way to none
+                if is_remote(store) or not _holds(store, job.target, files):
                     raise
             # Written beside the part, so that a kill leaves nothing among the sidecars.
             write_json(bench / sidecar.name, {"name": name, "files": files, **content})
@@ -158,9 +161,7 @@ def _is_whole(store: Path, sidecar: Path, job: Job) -> bool:
         if not job.is_current(content["inputs"]):
             return False
         if is_remote(store):  # where reading it all back would cost as much as making it
-            found = sizes(store / job.target).items()
-            there = {f"{job.target}/{name}".removesuffix("/"): size for name, size in found}
-            return all(there[path] == file["bytes"] for path, file in content["files"].items())
+            return _holds(store, job.target, content["files"])
         return all(
             (store / path).stat().st_size == file["bytes"]
             and sha256(store / path) == file["sha256"]
@@ -170,15 +171,25 @@ def _is_whole(store: Path, sidecar: Path, job: Job) -> bool:
         return False
 
 
+def _holds(store: Path, target: str, files: Mapping[str, Any]) -> bool:
+    """Whether a part's files are there, by their lengths."""
+    found = {f"{target}/{name}".removesuffix("/"): n for name, n in sizes(store / target).items()}
+    return all(found.get(name) == file["bytes"] for name, file in files.items())
+
+
 @contextmanager
 def _claimed(store: Path, recipe: Mapping[str, Any]) -> Iterator[None]:
     """Hold the store for one writer with one recipe."""
     path = store / RECIPE
-    if not path.exists() and not is_empty(store):
-        raise EcgpipeError(f"{store}: is not a store of ecgpipe and not empty; name another folder")
-    make_folder(store)
-    if not path.exists():
-        write_json(path, recipe)
+    if not is_there(path):
+        lost = is_there(store / MANIFEST)  # a finished store's, which the manifest repeats
+        # Asked again: another process may just have written it.
+        if not lost and not is_empty(store) and not is_there(path):
+            raise EcgpipeError(
+                f"{store}: is not a store of ecgpipe and not empty; name another folder"
+            )
+        make_folder(store)
+        write_json(path, read_json(store / MANIFEST)["recipe"] if lost else recipe, new=True)
     with locked(path):
         _compare(store, read_json(path), recipe)
         yield

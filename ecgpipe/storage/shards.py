@@ -19,7 +19,7 @@ import numpy as np
 
 from ..config import canonical
 from ..errors import EcgpipeError
-from ..files import local_copy, read_json
+from ..files import absolute, is_there, local_copy, read_json
 from ..labels.statements import Selection, chosen_classes, select_statements, why_excluded
 from ..sources import SOURCES
 from ..types import Marks, Record
@@ -80,7 +80,8 @@ def shard(
     """
     if codec not in CODECS:
         raise EcgpipeError(f"unknown codec {codec}; there are: {', '.join(CODECS)}")
-    if not (archive / MANIFEST).is_file():
+    archive = absolute(archive)
+    if not is_there(archive / MANIFEST):
         raise EcgpipeError(f"{archive}: no finished archive; run `ecgpipe prepare` into it first")
     source = read_json(archive / MANIFEST)
     if source["recipe"]["kind"] != "archive":

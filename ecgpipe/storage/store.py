@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EcgpipeError
-from ..files import place, read_json
+from ..files import is_there, place, read_json
 from ..types import Record
 from . import archive, shards
 from .manifest import FORMAT
@@ -44,17 +44,19 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if not (path / MANIFEST).is_file():
-            if not path.is_dir():
+        if not is_there(path / MANIFEST):
+            if not is_there(path):
                 raise EcgpipeError(f"{path}: no such folder; name an archive or a folder of shards")
             state = (
                 "not finished; run its command again"
-                if (path / RECIPE).is_file()
+                if is_there(path / RECIPE)
                 else "no store of ecgpipe"
             )
             raise EcgpipeError(f"{path}: {state}")
         self.manifest = read_json(path / MANIFEST)
-        if self.manifest["format"] > FORMAT:
+        if not isinstance(form := self.manifest.get("format"), int):
+            raise EcgpipeError(f"{path}: no store of ecgpipe, whose manifest says its format")
+        if form > FORMAT:
             raise EcgpipeError(f"{path}: written by a newer ecgpipe; update to read it")
 
     @property

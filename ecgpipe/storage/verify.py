@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import EcgpipeError
+from ..errors import Damaged, EcgpipeError
 from ..files import read_json, sha256, sizes
 from ..progress import Progress
 from .compare import compare, differing
@@ -50,7 +50,10 @@ def verify(
     EcgpipeError
         The folder is no finished store, or the source cannot be read or is of another kind.
     """
-    store = Store(path)
+    try:
+        store = Store(path)
+    except Damaged as error:
+        return [str(error)]
     problems = _check(store, decode and source is None)
     if problems or source is None:
         return problems  # what is damaged is named already; comparing it says nothing new
@@ -88,8 +91,11 @@ def _check(store: Store, decode: bool) -> list[str]:
     problems: list[str] = []
     extra = {file.stem for file in (store.path / PARTS).glob("*.json")} - set(store.parts)
     problems += [f"{PARTS}/{name}.json: not in the manifest" for name in sorted(extra)]
-    if read_json(store.path / RECIPE) != store.recipe:
-        problems.append(f"{RECIPE}: differs from the manifest's recipe")
+    try:
+        if read_json(store.path / RECIPE) != store.recipe:
+            problems.append(f"{RECIPE}: differs from the manifest's recipe")
+    except EcgpipeError as error:
+        problems.append(str(error))
     unknown: list[str] = []
     there = sizes(store.path)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..config import FinetuneSettings
 from ..errors import EcgpipeError
-from ..files import read_json, sha256, write_json
+from ..files import is_there, read_json, sha256, write_json
 from ..loading.recordings import Recordings, batches, chunks, load_recordings, shuffled
 from ..models.resnet import ResNet
 from ..models.transfer import transfer
@@ -98,27 +98,27 @@ def finetune(shards: Path, run: Path, settings: FinetuneSettings, init: Path | N
     )
     with claimed(run, description):
         _keep_sides(run / SPLIT, sides)
-        if not (run / EXAMPLES).is_file():
+        if not is_there(run / EXAMPLES):
             save_examples(run / EXAMPLES, recordings, sides["test"], store.recipe["main_lead"])
         trainer = Trainer(run, recordings, task, settings, device, description, pretrained)
         folders = [run / f"repeat-{number:02d}" for number in range(settings.repeats)]
         for number, (folder, side) in enumerate(zip(folders, sides["repeats"], strict=True)):
-            if (folder / PREDICTIONS).is_file():
+            if is_there(folder / PREDICTIONS):
                 say(f"{folder}: finished already")
                 continue
             trainer.repeat(number, folder, side["train"], side["validation"], sides["test"])
-        if not (run / MISJUDGED).is_file():
+        if not is_there(run / MISJUDGED):
             save_misjudged(run / MISJUDGED, recordings, folders, store.recipe["main_lead"])
 
 
 def _pretrained(init: Path, settings: FinetuneSettings) -> dict[str, Any]:
     """The model file of a finished pretraining whose network fits."""
-    if (init / RUN).is_file() and read_json(init / RUN).get("kind") == "finetune":
+    if is_there(init / RUN) and read_json(init / RUN).get("kind") == "finetune":
         raise EcgpipeError(f"{init}: is a finetuning; name a pretraining run to start from")
     pretrained = load(init / MODEL)
     if pretrained["run"]["kind"] != "pretrain":
         raise EcgpipeError(f"{init}: is part of a finetuning; name a pretraining run to start from")
-    if not (init / PREDICTIONS).is_file():
+    if not is_there(init / PREDICTIONS):
         raise EcgpipeError(f"{init}: pretraining is not finished; run its command again")
     for part in ("depth", "order"):
         wanted = getattr(settings.network, part)
@@ -131,7 +131,7 @@ def _pretrained(init: Path, settings: FinetuneSettings) -> dict[str, Any]:
 
 def _keep_sides(file: Path, sides: dict[str, Any]) -> None:
     """Write the sides down; refuse to continue with others, which another NumPy could draw."""
-    if not file.is_file():
+    if not is_there(file):
         write_json(file, sides)
     elif read_json(file) != sides:
         raise EcgpipeError(

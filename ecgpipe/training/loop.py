@@ -22,7 +22,7 @@ from torch import nn
 
 from ..config import Training
 from ..errors import EcgpipeError, Interrupted
-from ..files import is_remote, make_folder, remove, write_text
+from ..files import is_remote, is_there, make_folder, remove, write_text
 from ..progress import Progress, say
 from ..tasks.answers import ONE_OF, Answer
 from ..types import Batch
@@ -104,7 +104,7 @@ def fit(
     history: list[dict[str, float]] = []
     done = Sums()
     make_folder(run)
-    if (run / LAST).is_file():
+    if is_there(run / LAST):
         last = load(run / LAST)
         network.load_state_dict(last["network"])
         optimiser.load_state_dict(last["optimiser"])
@@ -146,7 +146,11 @@ def fit(
             speed, start = meter.row(), time.monotonic()
             speed["items_per_second"] *= ranks.count
             ranks.average_buffers(network)
-            row |= ranks.share(_validate(network, plan, device) if ranks.first else None)
+            found = ranks.share(_validate(network, plan, device, stop) if ranks.first else None)
+            if found is None:  # whoever asks may not wait for the rest of a long validation
+                checkpoint()
+                raise Interrupted(f"saved after the updates of epoch {epoch}")
+            row |= found
             row |= speed | {"seconds": round(done.seconds + time.monotonic() - start, 2)}
             best = max(map(plan.merit, history), default=-np.inf)
             history.append(row)
@@ -187,8 +191,21 @@ def _stalled(history: list[dict[str, float]], patience: int | None) -> bool:
     return len(history) - 1 - int(np.argmax(accuracy)) >= patience
 
 
-def _validate(network: nn.Module, plan: Plan, device: Device) -> dict[str, float]:
-    label, probability, loss = predict(network, plan.validation(), device, plan.answer)
+def _validate(
+    network: nn.Module, plan: Plan, device: Device, stop: Stop
+) -> dict[str, float] | None:
+    """Scores on the validation items; None if it was asked to end meanwhile."""
+
+    def until_asked() -> Iterator[Batch]:
+        for batch in plan.validation():
+            if stop.asked:
+                raise Interrupted("while validating")
+            yield batch
+
+    try:
+        label, probability, loss = predict(network, until_asked(), device, plan.answer)
+    except Interrupted:
+        return None
     scores = plan.answer.scores(label, probability)
     return {
         "validation_loss": loss,

@@ -14,7 +14,7 @@ from torch import nn
 
 from ..config import PretrainSettings
 from ..errors import EcgpipeError
-from ..files import write_text
+from ..files import is_there, write_text
 from ..labels.splits import hold_out
 from ..loading.corpus import Corpus, open_corpus
 from ..loading.epoch import Epoch, Feed
@@ -97,7 +97,7 @@ def _pretrain(
         }
     )
     with claimed(run, description, writes=ranks.first):
-        if (run / PREDICTIONS).is_file():
+        if is_there(run / PREDICTIONS):
             if ranks.first:
                 say(f"{run}: finished already")
             return

@@ -17,7 +17,7 @@ import torch
 
 from ..config import digest
 from ..errors import EcgpipeError
-from ..files import is_empty, locked, read_json, write_bytes, write_json
+from ..files import is_empty, is_there, locked, read_json, write_bytes, write_json
 from ..storage.store import Store
 
 RUN, MODEL, HISTORY, PREDICTIONS = "run.json", "model.pt", "history.csv", "predictions.csv"
@@ -40,12 +40,12 @@ def claimed(run: Path, description: Mapping[str, Any], writes: bool = True) -> I
         yield
         return
     path = run / RUN
-    if not path.exists():
-        if not is_empty(run):
+    if not is_there(path):
+        if not is_empty(run) and not is_there(path):  # another process may just have written it
             raise EcgpipeError(
                 f"{run}: is no run of ecgpipe and not empty; name another folder for --out"
             )
-        write_json(path, description)
+        write_json(path, description, new=True)
     with locked(path):
         old = read_json(path)
         if old.get("digest") != description["digest"]:
