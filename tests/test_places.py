@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,16 +17,18 @@ from uuid import uuid4
 
 import numpy as np
 import pytest
+from databases import run
 
 from ecgpipe import files
-from ecgpipe.config import FinetuneSettings, load
-from ecgpipe.errors import EcgpipeError
+from ecgpipe.config import FinetuneSettings, PretrainSettings, load
+from ecgpipe.errors import MISTAKE, UNREACHABLE, EcgpipeError
 from ecgpipe.files import place
 from ecgpipe.storage.archive import prepare
 from ecgpipe.storage.shards import shard
 from ecgpipe.storage.store import open_store
 from ecgpipe.storage.verify import verify
 from ecgpipe.training.finetune import finetune
+from ecgpipe.training.pretrain import pretrain
 
 QUICK = {"device": "cpu", "precision": "fp32", "batch": 8, "epochs": 2, "seconds": 2, "repeats": 1}
 
@@ -164,3 +167,76 @@ def test_a_whole_experiment_there(s3: str) -> None:
     manifest = json.loads((out / "shards" / "cinc2017" / "manifest.json").read_text())
     assert manifest["totals"]["records"] == 80
     assert not any(".partial" in name for name in files.sizes(out))
+
+
+@pytest.mark.parametrize("fails", [1, 4])
+def test_a_part_that_was_sent_by_half_is_no_part(
+    fails: int, s3: str, icentia: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, sent = place(f"{s3}/archive"), 0
+    system = files._system(archive)
+    put = system.put_file
+
+    def put_file(*words: Any) -> None:
+        nonlocal sent
+        sent += 1
+        if sent == fails:
+            raise OSError("the line was cut")
+        put(*words)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(system, "put_file", put_file)
+        with pytest.raises(EcgpipeError, match="the line was cut"):
+            prepare("icentia11k", icentia, archive, 1)
+    assert not files.is_there(archive / "parts" / "p00000.json")
+    prepare("icentia11k", icentia, archive, 1)
+    assert verify(archive) == []
+
+
+def test_loader_processes_read_there_too(s3: str, icentia: Path, tmp_path: Path) -> None:
+    top = place(s3)
+    prepare("icentia11k", icentia, top / "archive", 1)
+    shard(top / "archive", top / "shards", 250, workers=1)
+    quick: dict[str, Any] = {
+        "device": "cpu", "precision": "fp32", "frame": 256, "batch": 8, "epochs": 1, "steps": 2,
+        "streams": 2, "frames_per_visit": 16, "validation_frames": 16, "validation_share": 0.25,
+    }  # fmt: skip
+    runs = [tmp_path / str(workers) for workers in (0, 2)]
+    for out in runs:
+        given = load(PretrainSettings, **quick, workers=int(out.name))
+        pretrain([top / "shards"], out, given)
+    assert len({(out / "predictions.csv").read_text() for out in runs}) == 1
+
+
+def test_a_server_that_is_away_is_no_empty_folder(
+    s3: str, monkeypatch: pytest.MonkeyPatch, cinc: Path
+) -> None:
+    place(f"{s3}/run/last.pt").write_bytes(b"days of work")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free.getsockname()[1]}")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    asked = (
+        "from ecgpipe.files import is_there, place; import sys; print(is_there(place(sys.argv[1])))"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", asked, f"{s3}/run/last.pt"], capture_output=True, text=True
+    )
+    assert not said.stdout and "EndpointConnectionError" in said.stderr
+    for words in (("inspect", f"{s3}/run"), ("prepare", "cinc2017", cinc, f"{s3}/archive")):
+        done = run(*words)
+        assert done.returncode == UNREACHABLE, done.stderr
+        assert done.stderr.splitlines()[-1].startswith("ecgpipe: a place could not be reached (")
+        assert "Traceback" not in done.stderr and not done.stdout
+
+
+def test_urls_are_refused_where_files_of_this_machine_are_wanted(tmp_path: Path) -> None:
+    for words in (
+        ("fetch", "cinc2017", "s3://bucket/x"),
+        ("predict", "model.pt", "s3://bucket/A00001"),
+        ("pretrain", "shards", "--out", tmp_path / "run", "--config", "s3://bucket/run.json"),
+    ):
+        done = run(*words)
+        assert done.returncode == MISTAKE and not done.stdout
+        assert "s3://bucket/" in done.stderr and "is a URL" in done.stderr
+    assert not list(Path.cwd().glob("s3:*"))
