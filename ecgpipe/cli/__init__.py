@@ -2,8 +2,8 @@
 
 What a command made is told on standard output, in a line or, with ``--json``, as JSON; progress,
 refusals and errors go to standard error. Exit codes: 0 done, 2 a mistake of the call, its settings
-or its files, 3 done but some records were refused, 4 a store is damaged, 5 another process writes
-to the same folder, 6 a remote file cannot be reached, 130 interrupted.
+or its files, 3 done but some records were refused, 4 a store or run is damaged, 5 another process
+writes to the same folder, 6 a file or place behind a URL cannot be reached, 130 interrupted.
 """
 
 from __future__ import annotations

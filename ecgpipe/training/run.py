@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ..config import digest
-from ..errors import EcgpipeError
+from ..errors import Damaged, EcgpipeError
 from ..files import is_empty, is_there, locked, read_json, write_bytes, write_json
 from ..storage.store import Store
 
@@ -127,7 +127,9 @@ def load(path: Path) -> dict[str, Any]:
     Raises
     ------
     EcgpipeError
-        The file is missing or damaged.
+        The file is missing.
+    Damaged
+        It is no model file, or cut.
     """
     try:
         with path.open("rb") as file:
@@ -136,5 +138,5 @@ def load(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise EcgpipeError(f"{path}: missing; has the run finished its first epoch?") from None
     except Exception as error:  # torch raises whatever the damage leads to
-        raise EcgpipeError(f"{path}: not a readable model file ({type(error).__name__})") from None
+        raise Damaged(f"{path}: not a readable model file ({type(error).__name__})") from None
     return tree
