@@ -62,6 +62,9 @@ class Training(Settings):
     accumulate: int = Field(
         1, ge=1, description="batches an update, shared by the processes of torchrun"
     )
+    statistics: Literal["train", "all"] = Field(
+        "train", description="records whose mean and standard deviation standardise the input"
+    )
     clip: float = Field(0, ge=0, description="norm that gradients are cut to; 0 leaves them")
     compile: Literal["no", "default", "reduce-overhead", "max-autotune"] = Field(
         "no", description="mode of torch.compile; reduce-overhead replays CUDA graphs"
@@ -148,9 +151,6 @@ class FinetuneSettings(Training):
         True, description="the split that comes with the set, where it has one (PTB-XL)"
     )
     split_seed: int = Field(0, ge=0, description="of the test set, shared by the rows of a table")
-    statistics: Literal["train", "all"] = Field(
-        "train", description="records whose mean and standard deviation standardise the input"
-    )
 
 
 S = TypeVar("S", bound=Settings)

@@ -55,14 +55,6 @@ class Record:
         return ((self.signal - self.baseline[:, None]) / self.gain[:, None]).astype(np.float32)
 
 
-class Window(NamedTuple):
-    """The samples ``[start, stop)`` of one record."""
-
-    key: str
-    start: int
-    stop: int
-
-
 class Batch(NamedTuple):
     """What a network is trained on; the millivolts are made on the device, from int16.
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
@@ -33,8 +34,8 @@ KINDS: dict[Kind, Any] = {
 EVERY = 5.0  # s between two updates of the progress
 REDRAWN = 30.0  # s between two updates of the page, whose figures take some work
 _LINE = re.compile(
-    r"(?:prepare|shard|pretrain|finetune) \S+(?P<within>(?: (?:epoch )?\d+/\d+)*): "
-    r"(?:epoch )?(?P<done>\d+/\d+)\b"
+    r"(?:prepare|shard|pretrain|finetune) \S+(?P<within>(?: (?:epoch )?\d+/[1-9]\d*)*): "
+    r"(?:epoch )?(?P<done>\d+/[1-9]\d*)\b"
 )
 
 
@@ -60,6 +61,15 @@ def share(line: str) -> float | None:
     return part
 
 
+@contextmanager
+def spared(key: str) -> Iterator[None]:
+    """Make what goes wrong with an artifact a warning: no page is worth the end of a training."""
+    try:
+        yield
+    except Exception as error:
+        get_run_logger().warning("artifact %s is not up to date: %s", key, error)
+
+
 class Live:
     """An artifact of the run at hand: made when it is first shown, then kept up to date."""
 
@@ -68,20 +78,14 @@ class Live:
         self.id: UUID | None = None
 
     def show(self, value: Any, about: str) -> None:
-        """Show a value, with a line about it; whatever goes wrong is a warning in the log.
-
-        No page is worth the end of a training.
-        """
+        """Show a value, with a line about it; call it within :func:`spared`, with the drawing."""
         about = plain(about)
-        try:
-            if self.id is None:
-                new = KINDS[self.kind](key=self.key, description=about, **{self.kind: value})
-                self.id = new.create().id
-            else:
-                with get_client(sync_client=True) as client:
-                    client.update_artifact(self.id, ArtifactUpdate(data=value, description=about))
-        except Exception as error:
-            get_run_logger().warning("artifact %s is not up to date: %s", self.key, error)
+        if self.id is None:
+            new = KINDS[self.kind](key=self.key, description=about, **{self.kind: value})
+            self.id = new.create().id
+        else:
+            with get_client(sync_client=True) as client:
+                client.update_artifact(self.id, ArtifactUpdate(data=value, description=about))
 
 
 class StepArtifacts:
@@ -100,7 +104,8 @@ class StepArtifacts:
             return
         if now - self._told >= EVERY:
             self._told = now
-            self.progress.show(round(100 * part, 1), line)
+            with spared(self.progress.key):
+                self.progress.show(round(100 * part, 1), line)
         if now - self._drawn >= REDRAWN:
             self._drawn = now
             self._show("Running", line)
@@ -108,11 +113,14 @@ class StepArtifacts:
     def end(self, state: str, message: str, done: bool = False) -> None:
         """Show how the step ended; ``done`` is whether it did what it should."""
         if done and self.progress.id:
-            self.progress.show(100.0, "done")
+            with spared(self.progress.key):
+                self.progress.show(100.0, "done")
         self._show(state, message)
-        if rows := refused(self.output) if done else []:
-            about = f"{len(rows)} records of {self.output} that were refused"
-            Live("table", f"{self.key}-refused").show(rows, about)
+        with spared(f"{self.key}-refused"):
+            if rows := refused(self.output) if done else []:
+                about = f"{len(rows)} records of {self.output} that were refused"
+                Live("table", f"{self.key}-refused").show(rows, about)
 
     def _show(self, state: str, message: str) -> None:
-        self.page.show(story(self.command, self.output), f"{state}: {message}")
+        with spared(self.page.key):
+            self.page.show(story(self.command, self.output), f"{state}: {message}")

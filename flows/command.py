@@ -10,11 +10,13 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from unittest.mock import patch
 
 from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ParameterTypeError
+from prefect.settings import PREFECT_API_URL
 from prefect.states import State
 from prefect.utilities.callables import parameter_docstrings
 
@@ -24,13 +26,31 @@ from flows.common import code_of
 
 
 def _start_server() -> None:
-    """Start Prefect's temporary server, unless a server is set, in a process group of its own.
+    """Start Prefect's temporary server, in a process group of its own, unless a server is set.
 
     Ctrl-C reaches every process of the terminal's group; a server that ended before its flow
     leaves the flow trying to reach it for minutes.
+
+    Raises
+    ------
+    EcgpipeError
+        The server that is set does not answer.
     """
     with patch.object(subprocess, "Popen", partial(subprocess.Popen, process_group=0)):
-        get_client(sync_client=True)
+        client = get_client(sync_client=True)
+    url = PREFECT_API_URL.value()
+    if url and (trouble := client.api_healthcheck()):
+        why = str(trouble).partition("\n")[0] or type(trouble).__name__
+        raise EcgpipeError(
+            f"PREFECT_API_URL {url}: no server answers ({why}); start it, "
+            "or unset the variable to run without one"
+        )
+
+
+def _hang_up(number: int, frame: FrameType | None) -> None:
+    """End as by Ctrl-C, once: a closed terminal sends SIGHUP again, and the step is saving then."""
+    signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def main(
@@ -49,8 +69,10 @@ def main(
     check
         Called with the parameters before anything starts; raises EcgpipeError for a mistake.
     """
-    # Like Ctrl-C, so that the temporary server ends with this process.
+    # Like Ctrl-C, so that the step and the temporary server end with this process.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
+        signal.signal(signal.SIGHUP, _hang_up)
     about = inspect.getdoc(flow.fn) or ""
     parser = argparse.ArgumentParser(
         prog=f"python -m flows.{flow.name}", description=about.partition("\n")[0]

@@ -12,12 +12,21 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import TaskRun
 from prefect.exceptions import FailedRun
+from prefect.runtime import deployment
 from prefect.states import Completed, Failed, State
 from prefect.tasks import exponential_backoff
 from pydantic import BeforeValidator, Field
 
 from ecgpipe.config import Settings
-from ecgpipe.errors import BUSY, INTERRUPTED, MISTAKE, REFUSED, UNREACHABLE, EcgpipeError
+from ecgpipe.errors import (
+    BUSY,
+    DAMAGED,
+    INTERRUPTED,
+    MISTAKE,
+    REFUSED,
+    UNREACHABLE,
+    EcgpipeError,
+)
 from ecgpipe.files import absolute, place
 from flows.artifacts import StepArtifacts, name_of
 from flows.process import ending, execute
@@ -30,10 +39,17 @@ def _text(value: object) -> object:
 Place = Annotated[str, BeforeValidator(_text), Field(min_length=1)]  # a path or a URL
 Workers = Annotated[int, Field(ge=1)] | None  # processes; None is one per core
 # Names of final states, beside Prefect's own: the step refused some records; something outside
-# ended it; a remote file could not be read.
-SOME_REFUSED, KILLED, AWAY = "SomeRefused", "Killed", "Unreachable"
-CODES = {"Completed": 0, SOME_REFUSED: REFUSED, KILLED: INTERRUPTED, AWAY: UNREACHABLE}
-TOLD = (MISTAKE, BUSY, UNREACHABLE)  # exit codes whose reason is the step's last line
+# ended it; a remote file could not be read; another process writes to the same folder.
+SOME_REFUSED, KILLED, AWAY, TAKEN = "SomeRefused", "Killed", "Unreachable", "Busy"
+CODES = {
+    "Completed": 0,
+    SOME_REFUSED: REFUSED,
+    KILLED: INTERRUPTED,
+    AWAY: UNREACHABLE,
+    TAKEN: BUSY,
+}
+NAMES = {code: name for name, code in CODES.items()}
+TOLD = (MISTAKE, DAMAGED, BUSY, UNREACHABLE)  # exit codes whose reason is the step's last line
 TRIES = 6  # the waits between them come to five minutes at least
 
 
@@ -63,7 +79,9 @@ def _may_help(_task: object, run: TaskRun, state: State) -> bool:
     retry_condition_fn=_may_help,
     cache_policy=NO_CACHE,  # ecgpipe knows by itself what is done
 )
-def step(command: Sequence[str], output: str) -> State:
+def step(
+    command: Sequence[str], output: str, environment: Mapping[str, str] | None = None
+) -> State:
     """Run one ``ecgpipe`` command as a task; its end is a state, never a stack trace."""
     try:
         where = absolute(place(output))
@@ -77,7 +95,7 @@ def step(command: Sequence[str], output: str) -> State:
         shown.hear(line)
 
     try:
-        code, last = execute(command, hear)
+        code, last = execute(command, hear, environment)
     except BaseException:  # the flow run was cancelled, or Ctrl-C
         shown.end("Stopped", "from outside; running it again continues it")
         raise
@@ -99,14 +117,19 @@ def _end_of(command: Sequence[str], output: Path, code: int, last: str) -> State
         return Failed(name=KILLED, message=f"{written}: ended by {by}")
     told = code in TOLD and last.removeprefix("ecgpipe: ")
     reason = told or f"exit code {code}, its words are above"
-    name = AWAY if code == UNREACHABLE else None
-    return Failed(name=name, message=f"{written}: {reason}")
+    return Failed(name=NAMES.get(code), message=f"{written}: {reason}")
 
 
-def run_step(name: str, command: Sequence[str], output: str, after: Iterable[State] = ()) -> State:
+def run_step(
+    name: str,
+    command: Sequence[str],
+    output: str,
+    after: Iterable[State] = (),
+    environment: Mapping[str, str] | None = None,
+) -> State:
     """Run one ``ecgpipe`` command as a task of that name; give the state it ended in."""
     return step.with_options(task_run_name=name)(
-        command, output, wait_for=list(after), return_state=True
+        command, output, environment, wait_for=list(after), return_state=True
     )
 
 
@@ -126,7 +149,12 @@ def option(name: str, value: object) -> tuple[str, ...]:
 
 
 def assignments(settings: Settings) -> Iterator[str]:
-    """Yield the options ``--set key=value`` for every setting that is not at its default."""
+    """Yield the options ``--set key=value`` for every setting that was given.
+
+    The form of a deployment sends all, with the defaults where nobody chose otherwise. Of those
+    only what differs counts, else they would stand over the preset's.
+    """
+    form = deployment.id and settings.model_fields_set == type(settings).model_fields.keys()
 
     def walk(tree: Mapping[str, Any], prefix: str) -> Iterator[str]:
         for key, value in tree.items():
@@ -135,4 +163,4 @@ def assignments(settings: Settings) -> Iterator[str]:
             else:
                 yield from ("--set", f"{prefix}{key}={value}")
 
-    return walk(settings.model_dump(exclude_defaults=True), "")
+    return walk(settings.model_dump(exclude_unset=True, exclude_defaults=bool(form)), "")

@@ -36,7 +36,7 @@ def pretrain(
         shards: folders of the shards, or their URLs, all at the sampling rate of the settings
         out: folder of the run, made or continued
         preset: a row of the paper's Table 1, such as beat-2048: task and samples of a frame
-        settings: of the run; those that differ from their defaults stand over the preset's
+        settings: of the run; those given stand over the preset's (in a form: those changed)
     """
     choices = (*option("--preset", preset), *assignments(settings))
     command = ("pretrain", *shards, "--out", out, *choices)

@@ -12,43 +12,49 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from threading import Event
+from threading import Event, Lock
 
 from ecgpipe.errors import INTERRUPTED
 
 GRACE = 20.0  # s that a step has to end by itself before it is killed; Prefect gives the flow 30
 _RUNNING: set[subprocess.Popen[str]] = set()
 _ENDING = Event()
+_LOCK = Lock()  # so that no step begins unseen while all are ended
 
 
-def execute(command: Sequence[str], hear: Callable[[str], object]) -> tuple[int, str]:
+def execute(
+    command: Sequence[str],
+    hear: Callable[[str], object],
+    environment: Mapping[str, str] | None = None,
+) -> tuple[int, str]:
     """Run ``ecgpipe`` with these arguments and wait for it.
 
     On a terminal the step writes there by itself, so that its progress bars work; elsewhere
-    ``hear`` gets its lines.
+    ``hear`` gets its lines. What ``environment`` holds stands over this process's variables.
 
     Returns
     -------
     tuple of int and str
         The exit code (negative: the signal that ended it), and its last line where lines are read.
     """
-    if _ENDING.is_set():
-        return INTERRUPTED, ""
     inherit = sys.stdout.isatty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ecgpipe", *command],
-        stdin=subprocess.DEVNULL,
-        stdout=None if inherit else subprocess.PIPE,
-        stderr=None if inherit else subprocess.STDOUT,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        text=True,
-        errors="replace",
-        process_group=0,
-    )
+    with _LOCK:
+        if _ENDING.is_set():
+            return INTERRUPTED, ""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ecgpipe", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=None if inherit else subprocess.PIPE,
+            stderr=None if inherit else subprocess.STDOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
+            text=True,
+            errors="replace",
+            process_group=0,
+        )
+        _RUNNING.add(process)
     last = ""
-    _RUNNING.add(process)
     with process:
         try:
             for line in process.stdout or ():
@@ -69,8 +75,10 @@ def execute(command: Sequence[str], hear: Callable[[str], object]) -> tuple[int,
 
 def end_steps() -> None:
     """End all steps that run in other threads, and let none begin until :func:`begin_steps`."""
-    _ENDING.set()
-    _end(*list(_RUNNING))
+    with _LOCK:
+        _ENDING.set()
+        running = list(_RUNNING)
+    _end(*running)
 
 
 def begin_steps() -> None:

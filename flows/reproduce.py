@@ -15,12 +15,12 @@ from pydantic import Field
 
 from ecgpipe.errors import EcgpipeError, Interrupted
 from ecgpipe.evaluation.text import markdown
-from ecgpipe.experiments.execute import run
+from ecgpipe.experiments.execute import Gpus, run
 from ecgpipe.experiments.plan import Step, plan
 from ecgpipe.files import absolute, place
-from flows.artifacts import Live, name_of
+from flows.artifacts import Live, name_of, spared
 from flows.command import main
-from flows.common import KILLED, SOME_REFUSED, Place, code_of, run_step
+from flows.common import KILLED, NAMES, SOME_REFUSED, Place, code_of, run_step
 from flows.process import begin_steps, end_steps
 
 Experiment = Literal[
@@ -62,13 +62,15 @@ def reproduce(
     overview = Overview(steps, out)
     states = overview.states
     context = copy_context()  # steps run in threads, which know nothing of the flow's run
+    gpus = Gpus()
 
     def one(step: Step) -> int:
         after = [states[name] for name in step.needs]
         start = time.monotonic()
         context.copy().run(overview.begun, step)
-        call = partial(run_step, step.name, step.command, str(step.output), after)
-        state = context.copy().run(call)
+        with gpus.lent(step) as environment:
+            call = partial(run_step, step.name, step.command, str(step.output), after, environment)
+            state = context.copy().run(call)
         context.copy().run(overview.ended, step, state, time.monotonic() - start)
         return code_of(state)
 
@@ -77,9 +79,10 @@ def reproduce(
         refused = run(steps, one, jobs, end_steps)
     except Interrupted as end:
         return Failed(name=KILLED, message=f"a step was ended from outside; {end}")
-    except EcgpipeError:
+    except EcgpipeError as error:
         failed = {name: s for name, s in states.items() if not s.is_completed()}
-        return Failed(message="; ".join(f"step {n}: {s.message}" for n, s in failed.items()))
+        message = "; ".join(f"step {n}: {s.message}" for n, s in failed.items())
+        return Failed(name=NAMES.get(error.code), message=message)
     message = f"the report is {absolute(steps[-1].output)}"
     if refused:
         names = ", ".join(step.name for step in refused)
@@ -114,8 +117,9 @@ class Overview:
         done, total = len(self.states), len(self._rows)
         about = f"{done} of {total} steps have ended"
         rows = [(name, *row) for name, row in self._rows.items()]
-        self._table.show(markdown(("step", "state", "took", "result"), rows), about)
-        self._progress.show(round(100 * done / total, 1), about)
+        with spared(self._table.key):
+            self._table.show(markdown(("step", "state", "took", "result"), rows), about)
+            self._progress.show(round(100 * done / total, 1), about)
 
 
 if __name__ == "__main__":

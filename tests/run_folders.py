@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from ecgpipe.config import FinetuneSettings, PretrainSettings, digest
+from ecgpipe.tasks import classes_of
 
 CLASSES = ["N", "A", "O", "~"]
-BEATS = ["normal", "pac", "aberrated", "pvc", "undefined"]
 COLUMNS = ["epoch", "train_loss", "validation_loss", "validation_accuracy", "validation_macro_f1"]
 TEST = [(f"A{i:05d}", i % 4) for i in range(60)]
 VALIDATION = [(f"A{i:05d}", i % 4) for i in range(100, 120)]
@@ -42,10 +42,18 @@ def facts(kind: str, settings: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {**info, "digest": digest([kind, settings])}
 
 
-def pretrain(folder: Path, finished: bool = True) -> dict[str, Any]:
-    settings = PretrainSettings(epochs=3, steps=10, batch=8).model_dump()
-    data = {"train_patients": 19, "validation_patients": 1, "notes": ["3 records left out"]}
-    info = facts("pretrain", settings, name="beat", dataset=["mitdb"], classes=BEATS, data=data)
+def pretrain(
+    folder: Path,
+    finished: bool = True,
+    dataset: str = "mitdb",
+    data: dict[str, Any] | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    chosen = PretrainSettings(**{"epochs": 3, "steps": 10, "batch": 8, **settings})
+    classes = classes_of(chosen)
+    counts = {"train_patients": 19, "validation_patients": 1, "notes": ["3 records left out"]}
+    more = {"name": chosen.task, "dataset": [dataset], "classes": list(classes)}
+    info = facts("pretrain", chosen.model_dump(), data={**counts, **(data or {})}, **more)
     folder.mkdir()
     (folder / "run.json").write_text(json.dumps(info))
     history(folder, 3)
@@ -53,9 +61,10 @@ def pretrain(folder: Path, finished: bool = True) -> dict[str, Any]:
         rng = np.random.default_rng(5)
         with (folder / "predictions.csv").open("w", newline="") as stream:
             writer = csv.writer(stream)
-            writer.writerow(["key", "start", "label", *(f"p_{name}" for name in BEATS)])
+            writer.writerow(["key", "start", "label", *(f"p_{name}" for name in classes)])
             for i in range(40):
-                writer.writerow([f"r{i}", i * 10, BEATS[i % 4], *answers(rng, i % 4, 5, 0.5)])
+                given = answers(rng, i % 4, len(classes), 0.5)
+                writer.writerow([f"r{i}", i * 10, classes[i % 4], *given])
     return info
 
 
@@ -68,8 +77,11 @@ def finetune(
     test: list[tuple[str, int]] = TEST,
     data: dict[str, Any] | None = None,
     example: str | None = None,
+    skill: float | None = None,
     **settings: Any,
 ) -> Path:
+    if skill is None:
+        skill = 0.3 if upstream else 0.1
     tree = FinetuneSettings(**{"repeats": 3, "epochs": 7, **settings}).model_dump()
     counts = {"train": 240, "validation": 20, "test": 60, "labels_file": "REFERENCE-v3.csv"}
     init = {"path": "/runs/beat", "run": upstream} if upstream else None
@@ -87,7 +99,6 @@ def finetune(
             writer.writerow(["key", "split", "label", *(f"p_{c}" for c in CLASSES)])
             for split, items in (("validation", VALIDATION), ("test", test)):
                 for key, label in items:
-                    skill = 0.3 if upstream else 0.1
                     writer.writerow([key, split, CLASSES[label], *answers(rng, label, 4, skill)])
     if example:
         wave = np.sin(np.arange(6000) / 40).astype(np.float32)

@@ -190,11 +190,15 @@ def test_health_is_that_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
     none = called(*HEALTHY, url)
     assert none.returncode == 1 and url in none.stderr and none.stderr.count("\n") == 1
 
+    # A proxy set for the whole container would look for 127.0.0.1 on its own machine.
+    proxied = {key: value for key, value in os.environ.items() if key.lower() != "no_proxy"}
+    proxied["http_proxy"] = f"http://127.0.0.1:{free_port()}"
     waiting = subprocess.Popen([*HEALTHY, url, "60"])
     with HTTPServer(("127.0.0.1", port), Service) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         assert waiting.wait(60) == 0
         assert called(*HEALTHY, url).returncode == 0
+        assert called(*HEALTHY, url, env=proxied).returncode == 0
         monkeypatch.setattr(Service, "status", 503)
         ill = called(*HEALTHY, url)
         assert ill.returncode == 1 and "503" in ill.stderr

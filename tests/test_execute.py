@@ -9,14 +9,16 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from ecgpipe.errors import BUSY, INTERRUPTED, EcgpipeError, Interrupted
+from ecgpipe.errors import BUSY, DAMAGED, INTERRUPTED, UNREACHABLE, EcgpipeError, Interrupted
 from ecgpipe.experiments import execute
-from ecgpipe.experiments.execute import Processes, run
-from ecgpipe.experiments.plan import Step, plan
+from ecgpipe.experiments.execute import Gpus, Processes, room, rooms, run
+from ecgpipe.experiments.plan import Stage, Step, plan
 
 
 class Recorder:
@@ -41,6 +43,7 @@ class Recorder:
 
 
 DEMO = plan("demo", Path("demo"))
+REAL = sys.executable
 
 
 def test_steps_run_in_the_order_of_the_plan() -> None:
@@ -89,16 +92,49 @@ def test_refused_records_do_not_stop_it_and_the_steps_are_named(
     assert "prepare/icentia11k, prepare/cinc2017" in capsys.readouterr().err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("code", [1, 2, -9])
-def test_a_failure_stops_what_needs_it_alone(code: int) -> None:
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        (1, "ended with exit code 1"),
+        (2, "ended with exit code 2"),
+        (
+            -9,
+            "was killed by signal 9, for want of memory perhaps; the same command continues",
+        ),
+        (-11, "was killed by signal 11; the same command continues"),
+    ],
+)
+def test_a_failure_stops_what_needs_it_alone(code: int, told: str) -> None:
     runner = Recorder(pretrain_beat_2048=code)
     message = (
-        f"step pretrain/beat-2048 ended with exit code {code}; by hand: ecgpipe pretrain .*; "
+        f"step pretrain/beat-2048 {told}; by hand: ecgpipe pretrain .*; "
         "not begun: finetune/beat-2048, report"
     )
     with pytest.raises(EcgpipeError, match=message):
         run(DEMO, runner)
     assert "finetune/random" in runner.names
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "code"),
+    [
+        (UNREACHABLE, 0, UNREACHABLE),
+        (UNREACHABLE, UNREACHABLE, UNREACHABLE),
+        (BUSY, BUSY, BUSY),
+        (DAMAGED, 0, DAMAGED),
+        (UNREACHABLE, 2, 2),
+        (BUSY, UNREACHABLE, 2),
+        (1, 1, 2),
+        (-9, -9, 2),
+    ],
+)
+def test_the_plan_fails_as_its_steps_where_they_failed_alike(
+    first: int, second: int, code: int
+) -> None:
+    runner = Recorder(prepare_icentia11k=first, prepare_cinc2017=second)
+    with pytest.raises(EcgpipeError, match="step prepare/icentia11k") as error:
+        run(DEMO, runner)
+    assert error.value.code == code
 
 
 def test_an_interrupted_step_ends_the_plan() -> None:
@@ -139,11 +175,107 @@ def test_a_folder_that_another_process_writes_to_is_awaited(
     assert (tmp_path / "n").read_text() == "x\n" * 3
 
 
-def test_what_ends_the_plan_ends_its_processes(python: Path, tmp_path: Path) -> None:
-    _script(python, f"echo $$ >> {tmp_path}/pids; exec sleep 300")
+def _free(count: int, stage: Stage = "finetune") -> list[Step]:
+    """Steps that need no other."""
+    return [Step(f"{stage}/{n}", (stage, str(n)), (), Path("x"), stage) for n in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("fit", "dealt"),
+    [
+        ({"0": 6, "1": 6}, "010101"),
+        ({"0": 6, "1": 1}, "010000"),  # the second is nearly full
+        ({"2": 1, "7": 0}, "272727"),  # more at once than there is room for
+        ({"0": 0, "1": 2}, "110001"),
+    ],
+)
+def test_trainings_are_dealt_to_the_gpus(fit: dict[str, int], dealt: str) -> None:
+    gpus = Gpus(lambda: fit)
+    with ExitStack() as running:
+        lent = [running.enter_context(gpus.lent(step)) for step in _free(len(dealt))]
+    assert [gpu["CUDA_VISIBLE_DEVICES"] for gpu in lent] == list(dealt)
+
+
+def test_a_gpu_that_is_given_back_is_dealt_again() -> None:
+    gpus = Gpus(lambda: {"GPU-a": 3, "GPU-b": 3})
+    a, b, c = _free(3)
+    with pytest.raises(ValueError, match="training"), gpus.lent(a), gpus.lent(b) as second:
+        assert second == {"CUDA_VISIBLE_DEVICES": "GPU-b"}
+        raise ValueError("training")
+    with gpus.lent(c) as third, gpus.lent(a) as fourth:
+        assert [third, fourth] == [{"CUDA_VISIBLE_DEVICES": name} for name in ("GPU-a", "GPU-b")]
+
+
+def test_nothing_is_dealt_where_there_is_nothing_to_choose() -> None:
+    (training,), (report,) = _free(1), _free(1, "report")
+    for fit in ({}, {"3": 6}):
+        with Gpus(lambda fit=fit: fit).lent(training) as said:
+            assert said == {}
+    with Gpus(lambda: {"0": 6, "1": 6}).lent(report) as said:
+        assert said == {}
+
+
+@pytest.fixture
+def asked() -> Iterator[None]:
+    """Let the GPUs be asked anew, and forget the answer."""
+    rooms.cache_clear()
+    yield
+    rooms.cache_clear()
+
+
+@pytest.fixture
+def four_gpus(asked: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A torch that has four GPUs of 80 GB, the second half full and the third quite, for others."""
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("from . import cuda\n")
+    (tmp_path / "torch" / "cuda.py").write_text(
+        "def device_count():\n"
+        "    return 4\n"
+        "def mem_get_info(number):\n"
+        "    if number == 2:\n"
+        "        raise RuntimeError('CUDA error: out of memory')\n"
+        "    return 40 * 10**9 if number == 1 else 79 * 10**9, 80 * 10**9\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+def test_without_a_gpu_there_is_room_for_one(asked: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert rooms() == {}
+    assert room() == 1
+
+
+def test_the_room_is_that_of_all_gpus(four_gpus: None) -> None:
+    assert rooms() == {"0": 6, "1": 3, "2": 0, "3": 6}
+    assert room() == 15
+
+
+def test_gpus_have_the_names_by_which_they_are_visible(
+    four_gpus: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, GPU-8932f937,MIG-1,0,-1,2")
+    assert rooms() == {"5": 6, "GPU-8932f937": 3, "MIG-1": 0, "0": 6}
+
+
+def test_processes_that_train_get_their_gpu(four_gpus: None, python: Path, tmp_path: Path) -> None:
+    _script(
+        python,
+        f'test "$1" != -c || exec {REAL} "$@"\n'
+        f'echo "$3$4 ${{CUDA_VISIBLE_DEVICES-all}}" >> {tmp_path}/dealt\n'
+        f"while test $(grep -c finetune {tmp_path}/dealt) -lt 4; do sleep 0.05; done",
+    )
     processes = Processes()
-    steps = [step for step in plan("smoke", Path("out")) if step.name.startswith("finetune/random")]
-    free = [Step(s.name, s.command, (), s.output, s.stage) for s in steps]
+    run(_free(4), processes.run, 4, processes.stop)
+    assert processes.run(STEP) == 0
+    said = [line.split() for line in (tmp_path / "dealt").read_text().splitlines()]
+    assert sorted(gpu for _, gpu in said[:4]) == ["0", "0", "1", "3"]
+    assert said[4:] == [["verifya", "store", "all"]]
+
+
+def test_what_ends_the_plan_ends_its_processes(asked: None, python: Path, tmp_path: Path) -> None:
+    _script(python, f'test "$1" != -c || exit 1; echo $$ >> {tmp_path}/pids; exec sleep 300')
+    processes = Processes()
 
     def stop_soon() -> None:
         while not (tmp_path / "pids").exists() or (tmp_path / "pids").read_text().count("\n") < 2:
@@ -152,7 +284,7 @@ def test_what_ends_the_plan_ends_its_processes(python: Path, tmp_path: Path) -> 
 
     threading.Thread(target=stop_soon).start()
     with pytest.raises(KeyboardInterrupt):
-        run(free, processes.run, 2, processes.stop)
+        run(_free(2), processes.run, 2, processes.stop)
     for pid in (tmp_path / "pids").read_text().split():
         with pytest.raises(ProcessLookupError):
             os.kill(int(pid), 0)

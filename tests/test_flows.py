@@ -4,13 +4,16 @@ import base64
 import json
 import os
 import re
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import get_args
 from xml.etree import ElementTree
 
@@ -21,13 +24,15 @@ from flows import artifacts, common, process  # before Prefect: they settle its 
 from prefect.artifacts import Artifact  # isort: skip
 from prefect.client.orchestration import get_client  # isort: skip
 from prefect.exceptions import ParameterTypeError  # isort: skip
+from prefect.flow_engine import run_flow  # isort: skip
 from prefect.settings import PREFECT_API_URL  # isort: skip
 from prefect.testing.utilities import prefect_test_harness  # isort: skip
 
 from run_folders import finetune as finetuned
 
-from ecgpipe.config import PretrainSettings, load
+from ecgpipe.config import FinetuneSettings, PretrainSettings, load
 from ecgpipe.evaluation.wording import summary
+from ecgpipe.experiments.execute import rooms
 from ecgpipe.experiments.presets import PRESETS, PRETRAININGS
 from ecgpipe.sources import SOURCES
 from ecgpipe.sources.simulate import simulate
@@ -106,13 +111,17 @@ def test_a_step_that_does_not_end_is_killed(stand_in, monkeypatch):
     assert not alive(pids[0])
 
 
-def test_settings_that_differ_from_the_defaults_become_options():
+def test_settings_that_are_given_become_options():
     assert list(common.assignments(PretrainSettings())) == []
-    changed = load(PretrainSettings, assignments=["epochs=3", "optimiser.lr=3e-4"])
-    options = list(common.assignments(changed))
-    assert options[::2] == ["--set", "--set"]
-    assert sorted(options[1::2]) == ["epochs=3", "optimiser.lr=0.0003"]
-    assert load(PretrainSettings, assignments=options[1::2]) == changed
+    typed = ["epochs=3", "frame=2048", "optimiser.lr=3e-4"]  # a frame of 2048 is the default
+    given = load(PretrainSettings, assignments=typed)
+    options = list(common.assignments(given))
+    assert options[::2] == ["--set"] * 3
+    assert sorted(options[1::2]) == ["epochs=3", "frame=2048", "optimiser.lr=0.0003"]
+    assert load(PretrainSettings, assignments=options[1::2]) == given
+    share = load(FinetuneSettings, assignments=["train_share=none"])
+    assert list(common.assignments(share)) == ["--set", "train_share=None"]
+    assert load(FinetuneSettings, assignments=["train_share=None"]) == share
 
 
 @pytest.mark.parametrize(
@@ -125,6 +134,8 @@ def test_settings_that_differ_from_the_defaults_become_options():
             "Failed",
             "raw: no such folder; name it",
         ),
+        ("echo 'ecgpipe: a.json: damaged'; exit 4", "Failed", ": a.json: damaged"),
+        ("echo 'ecgpipe: a: taken'; exit 5", "Busy", ": a: taken"),
         ("exit 1", "Failed", "exit code 1"),
     ],
 )
@@ -142,7 +153,7 @@ def test_a_step_ends_in_a_state_that_says_why(server, stand_in, tmp_path, script
         ("kill -9 $$", "Killed", 2),
         ("exit 130", "Killed", 2),
         ("echo 'ecgpipe: s3://x: not to be had'; exit 6", "Unreachable", common.TRIES),
-        ("echo 'ecgpipe: the folder is taken'; exit 5", "Failed", 1),
+        ("echo 'ecgpipe: the folder is taken'; exit 5", "Busy", 1),
         ("exit 2", "Failed", 1),
         ("exit 1", "Failed", 1),
     ],
@@ -181,6 +192,7 @@ def test_retries_wait_ever_longer():
         ("finetune beat 2/10 epoch 3/200: 12/90 updates  loss .3", (1 + (2 + 12 / 90) / 200) / 10),
         ("finetune random 10/10: epoch 200/200  loss 0.1", 1.0),
         ("prepare mitdb: 3 of 12 parts were there already", None),
+        ("prepare mitdb: 0/0 parts", None),
         ("ecgpipe: runs/1/2: no such folder", None),
         ("refused A00001: 3/4 of it is missing", None),
         ("runs/finetune/1/2: finished already", None),
@@ -237,6 +249,20 @@ def test_no_page_is_worth_the_end_of_a_step(server, stand_in, tmp_path, monkeypa
     monkeypatch.setattr(artifacts, "KINDS", dict.fromkeys(artifacts.KINDS, away))
     stand_in("echo prepare mitdb: 1/4 parts; exit 0")
     assert prepare("mitdb", "raw", tmp_path / "archive", return_state=True).is_completed()
+
+
+def test_a_page_that_cannot_be_drawn_ends_no_step(server, stand_in, tmp_path):
+    out = tmp_path / "undrawn" / "mitdb"
+    stand_in(
+        f"mkdir -p {out}; echo '[]' > {out}/manifest.json;"  # of a kind that no page is ready for
+        "echo prepare mitdb: 1/4 parts; sleep 1; echo 48 records"
+    )
+    state = prepare("mitdb", "raw", out, return_state=True)
+    assert state.is_completed() and state.message == "48 records"
+    ((data, _),) = shown(f"{artifacts.name_of(str(out))}-progress")
+    assert float(data) == 100
+    with pytest.raises(TypeError):
+        story("ecgpipe prepare", out)
 
 
 def test_the_page_of_a_training_shows_its_curves_and_its_result(tmp_path):
@@ -313,6 +339,55 @@ def test_what_ends_a_flow_ends_steps_in_other_threads(stand_in):
     assert process.execute((), lines.append) == (0, "")
 
 
+def test_a_step_that_is_just_starting_is_ended_too(stand_in, monkeypatch):
+    stand_in("exec sleep 300")
+    starting = Event()
+
+    class Slow(subprocess.Popen):
+        def __init__(self, *args, **kwargs):
+            starting.set()
+            time.sleep(1)
+            super().__init__(*args, **kwargs)
+
+    monkeypatch.setattr(process.subprocess, "Popen", Slow)
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(process.execute, (), print)
+        assert starting.wait(30)
+        process.end_steps()
+        process.begin_steps()
+        assert run.result(30)[0] == -signal.SIGTERM
+
+
+def test_a_failed_experiment_says_whether_the_network_is_away(
+    server, stand_in, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(common, "step", common.step.with_options(retry_delay_seconds=0))
+    stand_in("echo 'ecgpipe: s3://x: not to be had'; exit 6")
+    state = reproduce("smoke", tmp_path / "out", only="random*", return_state=True)
+    assert state.is_failed() and state.name == "Unreachable"
+    assert common.code_of(state) == 6
+    assert "s3://x: not to be had" in state.message
+
+
+def test_trainings_of_an_experiment_are_dealt_to_the_gpus(server, stand_in, tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    rooms.cache_clear()
+    stand_in(
+        'if test "$1" = -c; then echo 79000000000; echo 78000000000; exit; fi;'  # free, of two GPUs
+        f'echo "$3 ${{CUDA_VISIBLE_DEVICES-all}}" >> {tmp_path}/ran;'
+        'test "$3" = finetune || exit 0;'
+        f"while test $(grep -c finetune {tmp_path}/ran) -lt 2; do sleep 0.05; done"
+    )
+    try:
+        out = tmp_path / "dealt"
+        assert reproduce("smoke", out, only="random*", jobs=2, return_state=True).is_completed()
+    finally:
+        rooms.cache_clear()
+    ran = (tmp_path / "ran").read_text().splitlines()
+    assert sorted(ran[-3:-1]) == ["finetune 0", "finetune 1"]
+    assert all(line.endswith(" all") for line in (*ran[:-3], ran[-1]))
+
+
 def test_the_choices_of_the_flows_are_those_of_the_commands():
     assert get_args(Experiment) == tuple(PRESETS)
     assert get_args(Pretraining) == tuple(PRETRAININGS)
@@ -325,6 +400,45 @@ def test_settings_stand_over_the_preset(server, stand_in, tmp_path):
     pretrain([Path("a"), Path("b")], Path("out"), "future-16-8-8", settings, return_state=True)
     said = (tmp_path / "said").read_text().split()
     assert " ".join(said[3:]) == "a b --out out --preset future-16-8-8 --set epochs=3"
+
+
+def test_a_setting_that_equals_its_default_stands_over_the_preset(server, stand_in, tmp_path):
+    stand_in(f'echo "$@" > {tmp_path}/said')
+    settings = load(PretrainSettings, assignments=["frame=2048"])
+    pretrain(["a"], "out", "beat-512", settings, return_state=True)
+    said = (tmp_path / "said").read_text().split()
+    assert " ".join(said[3:]) == "a --out out --preset beat-512 --set frame=2048"
+
+
+def sent_by_the_form(settings):
+    """Everything, as both of the server's pages send it."""
+    return PretrainSettings(**settings).model_dump(mode="json")
+
+
+@pytest.mark.parametrize(
+    ("sent", "options"),
+    [
+        ({}, ""),
+        ({"frame": 2048, "epochs": 3}, " --set epochs=3 --set frame=2048"),
+        (sent_by_the_form({}), ""),
+        (sent_by_the_form({"epochs": 3}), " --set epochs=3"),
+        (sent_by_the_form({"network": {"depth": 34}}), " --set network.depth=34"),
+    ],
+)
+def test_a_form_left_at_its_defaults_leaves_the_preset_alone(
+    server, stand_in, tmp_path, sent, options
+):
+    stand_in(f'echo "$@" > {tmp_path}/said')
+    with get_client(sync_client=True) as client:
+        name = f"test-{tmp_path.name}"
+        deployment = client.create_deployment(client.create_flow(pretrain), name)
+        given = {"shards": ["a"], "out": "out", "preset": "beat-512", "settings": sent}
+        flow_run = client.create_flow_run_from_deployment(deployment, parameters=given)
+    state = run_flow(pretrain, flow_run, return_type="state")
+    assert state.is_completed(), state.message
+    _, _, _, *said = (tmp_path / "said").read_text().split()
+    words = " ".join(said).partition("a --out out --preset beat-512")[2]
+    assert sorted(words.split()) == sorted(options.split())
 
 
 WRONG = [
@@ -374,6 +488,39 @@ def test_a_mistake_on_the_command_line_is_told_without_a_stack_trace(options, me
     assert "Traceback" not in call.stderr and "temporary server" not in call.stderr
 
 
+def test_a_server_that_does_not_answer_is_told_in_a_line():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/api"
+        call = subprocess.run(
+            [sys.executable, "-m", "flows.report", "--runs", "a"],
+            cwd=ROOT,
+            env={**os.environ, "PREFECT_API_URL": url},
+            capture_output=True,
+            text=True,
+        )
+    assert call.returncode == 2
+    assert re.fullmatch(
+        rf"PREFECT_API_URL {url}: no server answers \(.*refused\); start it, "
+        r"or unset the variable to run without one\n",
+        call.stderr,
+    )
+
+
+@pytest.mark.parametrize(("shell", "goes_on"), [("exec", False), ("trap '' HUP; exec", True)])
+def test_a_flow_heeds_the_end_of_its_terminal_but_under_nohup(shell, goes_on):
+    code = (
+        "import atexit, os, signal; from flows.report import main, report;"
+        "atexit.register(lambda: (os.kill(os.getpid(), signal.SIGHUP), print('goes on')));"
+        "main(report)"
+    )
+    line = f"{shell} {shlex.join([sys.executable, '-c', code, '--help'])}"
+    call = subprocess.run(["sh", "-c", line], cwd=ROOT, capture_output=True, text=True)
+    assert call.returncode == 0, call.stderr
+    assert call.stdout.endswith("goes on\n") == goes_on
+    assert ("KeyboardInterrupt" in call.stderr) == (not goes_on)
+
+
 def test_the_flow_prepares_an_archive_and_shows_its_counts_and_what_it_refused(server, tmp_path):
     simulate("cinc2017", tmp_path / "raw", records=6)
     os.truncate(tmp_path / "raw" / "A00002.mat", 100)
@@ -418,12 +565,15 @@ def test_stores_and_runs_may_lie_behind_urls(server, stand_in, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_ends_the_flow_its_step_and_its_server(tmp_path, number):
     python, output = tmp_path / "python", tmp_path / "output"
     python.write_text(
-        f'#!/bin/sh\ntest "$2" != uvicorn || exec {sys.executable} "$@"\n'
-        'echo "step $$"; exec sleep 300\n'
+        "#!/bin/sh\n"
+        'if test "$2" = uvicorn; then\n'
+        f'echo $$ > {tmp_path}/server; exec {sys.executable} "$@"; fi\n'
+        f"trap 'sleep 2; echo saved > {tmp_path}/saved; exit 130' TERM\n"
+        'echo "step $$"; while :; do sleep 0.1; done\n'
     )
     python.chmod(0o755)
     call = (
@@ -446,10 +596,15 @@ def test_ctrl_c_ends_the_flow_its_step_and_its_server(tmp_path, number):
             assert flow.poll() is None and time.monotonic() < deadline, output.read_text()
             time.sleep(0.1)
         os.killpg(flow.pid, number)  # as a terminal does: the whole group
+        if number == signal.SIGHUP:  # which a shell sends its jobs, and the system once more
+            time.sleep(0.5)
+            os.killpg(flow.pid, number)
         assert flow.wait(30) == 130, output.read_text()
     finally:
         if flow.poll() is None:
             flow.kill()
             flow.wait()
+    assert (tmp_path / "saved").exists()
     assert not alive(int(found[1]))
+    assert not alive(int((tmp_path / "server").read_text()))
     assert "Traceback" not in output.read_text()

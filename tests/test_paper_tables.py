@@ -28,27 +28,28 @@ RESNET_18 = Conditions("cinc2017", 0.75, 250.0, 18)
 
 
 def test_cells_of_the_paper() -> None:
-    best = paper.lookup("beat", 2048, 0.75, 250, 18)
-    assert best and best.scores["macro_f1"] == (0.779, 0.014, 10)
+    cells = paper.cells()
+    best = cells[Start("beat", "2048"), RESNET_18]
+    assert best.scores["macro_f1"] == (0.779, 0.014, 10)
     assert best.scores["f1_~"] == (0.661, 0.040, 10)
-    for frame, (name, share, fs, depth), table, macro in (
-        (None, ("random", 0.25, 250, 18), 2, (0.670, 0.013, 10)),
-        (2048, ("rhythm", 0.75, 300, 18), 3, (0.747, 0.017, 10)),
-        (512, ("heart_rate", 0.75, 128.0, 18), 3, (0.761, 0.011, 10)),
-        (512, ("future", 0.75, 250, 50), 4, (0.743, 0.010, 10)),
-        (None, ("random", 0.75, 250, 34), 4, (0.764, 0.012, 10)),
+    for start, where, table, macro in (
+        (Start("random"), (0.25, 250, 18), 2, (0.670, 0.013, 10)),
+        (Start("rhythm", "2048"), (0.75, 300, 18), 3, (0.747, 0.017, 10)),
+        (Start("heart_rate", "512"), (0.75, 128.0, 18), 3, (0.761, 0.011, 10)),
+        (Start("future", "512,16,8,8"), (0.75, 250, 50), 4, (0.743, 0.010, 10)),
+        (Start("random"), (0.75, 250, 34), 4, (0.764, 0.012, 10)),
     ):
-        cell = paper.lookup(name, frame, share, fs, depth)
-        assert cell == (table, {"macro_f1": macro})
-    assert paper.lookup("beat", 512, 0.25, 250, 18) is None  # Table 2 has the best frame only
-    assert paper.lookup("beat", 2048, 0.6, 250, 18) is None
-    ptbxl = paper.lookup("heart_rate", 512, None, 250, 34, dataset="ptbxl")
-    assert ptbxl and ptbxl.scores == {"auc": (0.965, 0.003, 10), "fmax": (0.923, 0.003, 10)}
-    icbeb = paper.lookup("future", 512, 0.75, 250, 34, dataset="icbeb2018")
-    assert icbeb and [score.mean for score in icbeb.scores.values()] == [0.955, 0.844, 0.802, 0.572]
-    assert paper.lookup("random", None, 0.75, 250, 34, dataset="ptbxl") is None  # no drawn split
+        assert cells[start, Conditions("cinc2017", *where)] == (table, {"macro_f1": macro})
+    # Table 2 has the best frame only.
+    assert (Start("beat", "512"), RESNET_18._replace(share=0.25)) not in cells
+    assert (Start("beat", "2048"), RESNET_18._replace(share=0.6)) not in cells
+    ptbxl = cells[paper.start_of("heart_rate", 512), PTBXL]
+    assert ptbxl.scores == {"auc": (0.965, 0.003, 10), "fmax": (0.923, 0.003, 10)}
+    icbeb = cells[paper.start_of("future", 512), ICBEB]
+    assert [score.mean for score in icbeb.scores.values()] == [0.955, 0.844, 0.802, 0.572]
+    assert (Start("random"), PTBXL._replace(share=0.75)) not in cells  # no drawn split
     # Table 1's macro F1 is the mean of its four class F1s, up to rounding.
-    for cell in paper.cells().values():
+    for cell in cells.values():
         if "f1_N" in cell.scores:
             mean = np.mean([cell.scores[f"f1_{name}"].mean for name in CLASSES])
             assert mean == pytest.approx(cell.scores["macro_f1"].mean, abs=0.0016)
@@ -130,6 +131,7 @@ def test_a_filled_table_is_shown_whole(tmp_path: Path) -> None:
     for number in (1, 3, 4, 5):
         assert f"<h3>Table {number}:" not in page
     notes = paths["md"].read_text()
+    assert "2 of 15 cells have a result" in notes
     assert notes.count("not run") == 13 and "| Beat classification | " in notes
 
 
@@ -145,6 +147,7 @@ def test_table_5_holds_the_related_work(tmp_path: Path) -> None:
     ):
         assert value in related
     assert "not run" not in related
+    assert "over 10 (related work: as the paper cites it)" in page
     assert text.count("not run") == 5 * 2 + 4 * 4
 
 
@@ -200,7 +203,7 @@ def test_scores_where_recordings_have_several_classes(tmp_path: Path) -> None:
     assert unlabelled >= 10
     assert f"50 test recordings, {unlabelled} of them without a class" in page
     # Sums of the four counts over two repeats of 50 recordings.
-    table = page.split("False alarms</th>")[1].split("</table>")[0]
+    table = page.split("<th>FN</th><th>FP</th><th>TN</th>")[1].split("</table>")[0]
     for name in STATEMENTS:
         counts = re.findall(r"<td>(\d+)</td>", table.split(f"<th>{name}</th>")[1].split("</tr>")[0])
         assert sum(map(int, counts)) == 100
@@ -238,6 +241,28 @@ def test_the_worst_recordings_come_first_over_all_runs(tmp_path: Path) -> None:
         assert item["wrong"] == f"{wrong[item['key']]} of 6 repeats wrong"
         assert item["svg"].count('class="trace"') == 3  # 30 of its 36 s
         assert "the first 30 s drawn" in item["said"]
+
+
+def test_of_many_labels_the_worst_are_furthest_from_all_of_the_truth(tmp_path: Path) -> None:
+    """By the rule that runs keep them by, which looks at the classes they do not have as well."""
+    folder = finetune_many(tmp_path / "many")
+    test = answers(folder, "test")
+    true, p = test[0][0], np.mean([p for _, p in test], axis=0)
+    keys = [f"A{i:04d}" for i in range(50, 100)]  # 90 to 99 are without a class
+    right = {
+        key: np.prod([given if has else 1 - given for has, given in zip(row, one, strict=True)])
+        for key, row, one in zip(keys, true, p, strict=True)
+    }
+    kept = keys[30:]
+    arrays: dict[str, Any] = {f"signal__{key}": np.ones(500, np.float32) for key in kept}
+    arrays |= {f"qrs__{key}": np.array([9], np.int32) for key in kept}
+    np.savez(folder / "misjudged.npz", keys=np.array(kept), fs=250.0, **arrays)
+    (section,) = recordings.sections(rows([read_run(folder)]))
+    shown = [item["key"] for item in section["misjudged"]]
+    assert shown == sorted(kept, key=right.__getitem__)[:6]
+    assert any(key >= "A0090" for key in shown)
+    page = write_report([folder], tmp_path / "r.html")["html"].read_text()
+    assert "the product over the classes" in page and "Multi-label results</h2>" in page
 
 
 def test_label_efficiency_needs_two_sizes(tmp_path: Path) -> None:

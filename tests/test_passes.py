@@ -19,7 +19,7 @@ from torch import nn
 
 from ecgpipe.config import PretrainSettings, load
 from ecgpipe.errors import EcgpipeError
-from ecgpipe.evaluation.paper import lookup
+from ecgpipe.evaluation.paper import Conditions, cells, start_of
 from ecgpipe.experiments.presets import BEST, PRETRAININGS, pretraining
 from ecgpipe.loading.corpus import open_corpus
 from ecgpipe.loading.epoch import Epoch
@@ -239,8 +239,8 @@ def test_presets_are_the_rows_of_table_1(name: str) -> None:
     settings = load(PretrainSettings, preset=PRETRAININGS[name])
     future = settings.future
     triple = (future.context, future.negatives, future.offset)
-    cell = lookup(settings.task, settings.frame, 0.75, 250, 18, triple)
-    assert cell is not None and cell.table == 1
+    start = start_of(settings.task, settings.frame, triple)
+    assert cells()[start, Conditions("cinc2017", 0.75, 250.0, 18)].table == 1
     told = name.split("-")[1:]
     wanted = [str(settings.frame)] if settings.task != "future" else [str(n) for n in triple]
     assert told == wanted

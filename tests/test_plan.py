@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -151,24 +152,44 @@ def test_mistakes_say_what_is_wrong(
         plan(preset, Path("out"), given)
 
 
-def test_costs_are_those_of_the_layers(data: Path) -> None:
-    steps = {step.name: step for step in plan("table1", Path("out"), data)}
-    beat = cost(steps["pretrain/beat-2048"])
-    # Independently: multiply-adds of every convolution and of the head, by hooks on a real pass.
+def _of_layers(network: ResNet, x: torch.Tensor) -> float:
+    """Multiply-adds of every convolution and of the head, by hooks on a real pass."""
     counted: list[float] = []
-    network = ResNet(2, 1)
     for part in network.modules():
         if isinstance(part, torch.nn.Conv2d):
             part.register_forward_hook(
                 lambda conv, _, out: counted.append(2 * out.numel() * conv.weight[0].numel())
             )
-    network(torch.zeros(1, 1, 2048))
-    counted.append(2 * network.width * 2)
-    assert beat.flops == pytest.approx(3 * beat.frames * sum(counted), rel=1e-6)
+    network(x)
+    return sum(counted) + 2 * network.width * 2
+
+
+def test_costs_are_those_of_the_layers(data: Path) -> None:
+    steps = {step.name: step for step in plan("table1", Path("out"), data)}
+    beat = cost(steps["pretrain/beat-2048"])
+    forward = _of_layers(ResNet(2, 1), torch.zeros(1, 1, 2048))
+    assert beat.flops == pytest.approx(3 * beat.frames * forward, rel=1e-6)
     random = cost(steps["finetune/random"])
     assert random.trainings == 10
-    assert random.recordings == 10 * 200 * 6396
+    # 75, 5 and 20 % of 8,528; every epoch validates, and the epoch kept answers once more.
+    assert random.recordings == 10 * (200 * (6396 + 426) + 426 + 1706)
     assert random.hours(10) == pytest.approx(10 * random.hours(100))
+
+
+def test_what_a_finetuning_reads_follows_its_split(data: Path) -> None:
+    steps = {step.name: step for step in plan("table5", Path("out"), data)}
+    forward = _of_layers(ResNet(2, 12, depth=34), torch.zeros(1, 12, 2500))
+    # PTB-XL by its folds, a tenth each; of many labels the training records answer as well.
+    fold, train = 2107, 16853
+    read = 200 * (train + fold) + train + 2 * fold
+    ptbxl = cost(steps["finetune/random-ptbxl-resnet34"])
+    assert ptbxl.recordings == 10 * read
+    assert ptbxl.flops == pytest.approx(10 * forward * (read + 2 * 200 * train), rel=1e-6)
+    icbeb = cost(steps["finetune/random-icbeb2018-resnet34"])
+    assert icbeb.recordings == 10 * (200 * (5158 + 344) + 5158 + 344 + 1375)
+    drawn = replace(steps["finetune/random-ptbxl-resnet34"],
+                    command=("--set", "official_folds=false", "--set", "seconds=10"))  # fmt: skip
+    assert cost(drawn).recordings == 10 * (200 * (15800 + 1053) + 15800 + 1053 + 4213)
 
 
 def test_a_told_plan_is_a_script_with_costs(data: Path) -> None:

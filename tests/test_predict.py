@@ -413,6 +413,8 @@ def test_the_card_says_what_the_model_is(runs: Path) -> None:
     shown = card_text(facts)
     assert max(map(len, shown.splitlines())) <= 120
     said = "model of cinc2017 (simulated recordings)", "one of N A O ~", "ODC-By 1.0"
+    mean, std = model.standardisation
+    assert f"standardised by mean {mean:z.4f} mV, SD {std:.4f} mV" in shown
     for part in (*said, "pretrained on beat", "medical device", facts["inputs"][0]["digest"][:12]):
         assert part in shown
     run = _ecgpipe("inspect", runs / "long", "--json")
@@ -420,6 +422,21 @@ def test_the_card_says_what_the_model_is(runs: Path) -> None:
     assert _ecgpipe("inspect", runs / "long").stdout == shown + "\n"
     assert _ecgpipe("inspect", runs / "cinc2017").stdout.startswith("shards of cinc2017")
     assert "pretrained on beat" not in card_text(model_card(runs / "beat"))
+
+
+def test_a_card_refuses_predictions_of_something_else(runs: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(runs / "long", tmp_path / "run")
+    file = find_model(run).with_name("predictions.csv")
+    good = file.read_text()
+    first = good.splitlines()[1].split(",")
+    unlabelled = ",".join([*first[:2], "", *first[3:]])
+    for old, new, match in (
+        (",".join(first), unlabelled, r"predictions\.csv, line 2: cannot be used"),
+        ("p_A", "q_A", r"predictions\.csv: column p_A is missing"),
+    ):
+        file.write_text(good.replace(old, new))
+        with pytest.raises(EcgpipeError, match=match):
+            model_card(run)
 
 
 def test_resampling_is_that_of_the_shards(model: Model, cinc: Path) -> None:

@@ -16,9 +16,12 @@ from sklearn.metrics import f1_score
 
 from ecgpipe.errors import EcgpipeError
 from ecgpipe.evaluation.figures import strip
-from ecgpipe.evaluation.protocol import differences
+from ecgpipe.evaluation.paper import Score
 from ecgpipe.evaluation.report import write_report
+from ecgpipe.evaluation.results import rows
 from ecgpipe.evaluation.runs import Example, read_run
+from ecgpipe.evaluation.sections import label_efficiency
+from ecgpipe.evaluation.text import fixed, mean_std, percent, signed
 
 
 def f1_of_files(folder: Path, average: str | None = "macro") -> list[Any]:
@@ -76,6 +79,8 @@ def test_numbers_are_those_of_the_files(pair: list[Path], tmp_path: Path) -> Non
         mean,
         f"{100 * gain:.1f}\xa0%",
         "Not like for like",
+        "the paper’s 20 % for testing are another draw",
+        "Adam, learning rate 0.001, β1 0.9, β2 0.999, ε 1e-08",
         "A00001",
         "320 of cinc2017",
     ):
@@ -103,7 +108,7 @@ def test_missing_repeats_and_pretraining_are_said(tmp_path: Path) -> None:
     assert "rest on 2 of 3 repeats" in page
     assert "no predictions of repeat 0, 2" in page
     assert "With a single repeat the spread" in page
-    assert "\xa0±\xa0\N{EN DASH}" in page
+    assert "±\xa0\N{EN DASH}" not in page
     assert "The pretraining run is not part of this report" in page
     assert "Pretraining pre has no predictions.csv" in page
 
@@ -178,13 +183,74 @@ def test_what_is_no_run_is_refused_by_name(tmp_path: Path) -> None:
     assert not (tmp_path / "r.html").exists()
 
 
-def test_the_full_protocol_is_like_for_like(tmp_path: Path) -> None:
-    data = {"train": 6396, "validation": 426, "test": 1706, "labels_file": "REFERENCE.csv"}
-    protocol: Any = {"repeats": 10, "epochs": 200, "statistics": "all"}
-    run = finetune(tmp_path / "full", finished=tuple(range(10)), data=data, **protocol)
-    assert [p for p in differences(read_run(run)) if p.same is False] == []
-    page = write_report([run], tmp_path / "r")["html"].read_text()
-    assert "the protocol is the same" in page and "Not like for like" not in page
+def test_pretrained_on_simulated_recordings_and_tested_on_real_ones(tmp_path: Path) -> None:
+    upstream = pretrain(tmp_path / "pre", data={"simulated": True})
+    folders = [
+        finetune(tmp_path / f"{name}{share}", name, init, train_share=share, data={"train": n})
+        for share, n in ((0.25, 80), (0.5, 160))
+        for name, init in (("random", None), ("beat", upstream))
+    ]
+    table = rows([read_run(folder) for folder in folders])
+    assert [row.baseline for row in table] == [None, table[0], None, table[2]]
+    assert not any("simulated" in row.label for row in table)
+    assert [bool(row.paper) for row in table] == [True, False, True, False]
+    (plot,) = label_efficiency(table)
+    assert "Beat classification (simulated)" in plot["svg"]
+    assert "Random weights (simulated)" not in plot["svg"]
+    # The paper's line stands beside that from random weights alone.
+    (alone,) = label_efficiency(table[::2])
+    assert plot["svg"].count("stroke-dasharray") == alone["svg"].count("stroke-dasharray") > 0
+    paths = write_report(folders, tmp_path / "r.html")
+    page, told = paths["html"].read_text(), read_table(paths["csv"])
+    assert f"Pretrained on simulated recordings: {table[1].label}; {table[3].label}." in page
+    assert "On simulated recordings" not in page and "Simulated recordings:" not in page
+    assert [row["simulated"] for row in told] == ["no"] * 4
+    assert [row["pretraining_simulated"] for row in told] == ["", "yes", "", "yes"]
+    gain = np.mean(f1_of_files(folders[1])) / np.mean(f1_of_files(folders[0])) - 1
+    assert float(told[1]["gain_macro_f1"]) == pytest.approx(gain, abs=1e-5)
+    # Of two pretrainings that differ in nothing else, the names say which is which.
+    real = finetune(tmp_path / "real", "beat", pretrain(tmp_path / "real-pre"), train_share=0.25)
+    names = [row.label for row in rows([read_run(real), read_run(folders[1])])]
+    assert names == [f"Beat classification, pretrained on mitdb{s}" for s in ("", " (simulated)")]
+
+
+@pytest.mark.parametrize("skills", [(0.9, 0.6, 0.0), (0.0, 0.0, 0.05)])
+def test_gains_and_losses_are_counted_apart(tmp_path: Path, skills: tuple[float, ...]) -> None:
+    upstream = pretrain(tmp_path / "pre")
+    ten: dict[str, Any] = {"repeats": 10, "finished": tuple(range(10))}
+    random = finetune(tmp_path / "random", skill=0.4, **ten)
+    names = ("beat", "rhythm", "heart_rate")
+    folders = [
+        finetune(tmp_path / name, name, {**upstream, "name": name}, skill=skill, **ten)
+        for name, skill in zip(names, skills, strict=True)
+    ]
+    base = f1_of_files(random)
+    changes = [(np.mean(f1) / np.mean(base) - 1, ttest_ind(f1, base, equal_var=False).pvalue)
+               for f1 in map(f1_of_files, folders)]  # fmt: skip
+    gains = [p < 0.05 for change, p in changes if change > 0]
+    losses = [p < 0.05 for change, p in changes if change < 0]
+    assert sum(losses)
+    page = write_report([random, *folders], tmp_path / "r.md")
+    told = page["md"].read_text().replace("&lt;", "<").replace("\xa0", " ")
+    lowest, highest = (of(change for change, _ in changes) for of in (min, max))
+    changed = f"{percent(lowest)} to {percent(highest)}".replace("\xa0", " ")
+    if gains:
+        assert f"in {len(gains)} of 3 comparisons" in told
+        assert f"p < .05 in {sum(gains)} of the gains" in told and ", most from ." in told
+    else:
+        assert "raises the test macro F1 in none of 3 comparisons" in told
+        assert "of the gains" not in told and ", most from" not in told
+    assert f"changes of {changed};" in told
+    assert f"p < .05 in {sum(losses)} of the losses" in told
+    assert "Of 4 runs that stand in a cell" in told and "p leaves out that spread" in told
+
+
+def test_numbers_as_text() -> None:
+    assert mean_std(Score(0.731, 0.019)) == ".731\xa0±\xa0.019"
+    assert mean_std(Score(0.731, None, 1)) == ".731"
+    assert [fixed(x) for x in (-0.0001, -0.5, 0.9996, 1.25)] == [".000", "-.500", "1.000", "1.250"]
+    assert [signed(x) for x in (-0.0001, -0.0123)] == ["+.000", "\N{MINUS SIGN}.012"]
+    assert [percent(x) for x in (-0.0001, -0.0123)] == ["+0.0\xa0%", "\N{MINUS SIGN}1.2\xa0%"]
 
 
 def test_a_strip_keeps_time_voltage_and_marks() -> None:

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 
 import typer
 from typer.core import TyperCommand
@@ -49,12 +50,18 @@ for command, kind in _COMMANDS.items():
     app.command(cls=kind)(command)
 
 
+def _end(number: int, frame: FrameType | None) -> None:
+    """End a command as Ctrl-C does; a terminal that closes says so twice, and once is enough."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Run the command line; mistakes are one line, not a stack trace."""
     os.environ.setdefault("MPLCONFIGDIR", str(cache_folder() / "matplotlib"))  # not ~/.config
-    for number in (signal.SIGTERM, signal.SIGHUP):  # end a command as Ctrl-C does
+    for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
-            signal.signal(number, signal.default_int_handler)
+            signal.signal(number, _end)
     try:
         app()
     except EcgpipeError as error:

@@ -21,7 +21,7 @@ from ..storage.store import Store, open_store
 from .counts import Counts, count
 from .figures import BLUES, STYLE, svg
 from .marks import BEAT_NAMES, RHYTHM_NAMES
-from .report import CLASS_NAMES
+from .text import CLASS_NAMES
 
 _CLASSES = {"normal": "sinus rhythm", "afib": "atrial fibrillation", "aflutter": "atrial flutter",
             "none": "another rhythm, noise, or not noted"}  # fmt: skip

@@ -5,10 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..config import FinetuneSettings, PretrainSettings, Settings, describe
-from ..errors import EcgpipeError
 from ..files import sha256
 from ..sources import SOURCES
 from ..tasks import DOWNSTREAM
@@ -16,8 +13,9 @@ from ..tasks.answers import ANSWERS
 from ..training.run import PREDICTIONS, RUN
 from .model import Model
 from .model_file import MODEL, load_model
+from .runs import read_predictions, splits_of
 
-NOTE = "for research; no medical device: nobody may be treated by its answers"
+NOTE = "for research; no medical device, not for clinical decisions"
 _WIDTH = 100  # of the text
 _WORDS = {"macro_f1": "macro F1", "auc": "AUC", "fmax": "Fmax"}
 
@@ -45,7 +43,7 @@ def model_card(path: Path) -> dict[str, Any]:
     Raises
     ------
     EcgpipeError
-        See :func:`ecgpipe.evaluation.model_file.load_model`.
+        See :func:`ecgpipe.evaluation.model_file.load_model`; or ``predictions.csv`` does not fit.
     """
     model = load_model(path, "cpu")
     card, run = model.card, model.card["run"]
@@ -115,31 +113,14 @@ def _changed(kind: str, settings: dict[str, Any]) -> dict[str, Any]:
 
 def _scores(model: Model) -> dict[str, dict[str, float]]:
     """Scores of every split in the predictions beside the file, with the number of items."""
-    import pandas as pd
-
-    path = model.path.with_name(PREDICTIONS)
+    path, many = model.path.with_name(PREDICTIONS), model.answer == "many_of"
     if not path.is_file():
         return {}
-    columns = [f"p_{name}" for name in model.classes]
-    try:
-        table = pd.read_csv(path, dtype={"key": str, "label": str}, keep_default_na=False)
-        place = {name: at for at, name in enumerate(model.classes)}
-        answers = table[columns].to_numpy(np.float64)
-        told = [[place[name] for name in str(text).split()] for text in table["label"]]
-        split = table["split"] if "split" in table else pd.Series("validation", table.index)
-    except (KeyError, ValueError) as error:
-        raise EcgpipeError(f"{path}: does not fit the model ({error}); delete it") from None
-    if model.answer == "many_of":
-        label = np.zeros(answers.shape, np.int64)
-        for row, classes in zip(label, told, strict=True):
-            row[classes] = 1
-    else:
-        label = np.array([classes[0] for classes in told])
+    splits = splits_of(model.card["run"]["kind"], many)
     found = {}
-    for name in dict.fromkeys(split):
-        here = (split == name).to_numpy()
-        scores = ANSWERS[model.answer].scores(label[here], answers[here])
-        found[name] = {"items": int(here.sum()), **{k: float(v) for k, v in scores.items()}}
+    for name, here in read_predictions(path, list(model.classes), splits, many).items():
+        scores = ANSWERS[model.answer].scores(here.label, here.probability)
+        found[name] = {"items": len(here.keys), **{k: float(v) for k, v in scores.items()}}
     return found
 
 
@@ -155,7 +136,7 @@ def card_text(facts: dict[str, Any]) -> str:
         *_filled("answers", [what, *facts["classes"]], " "),
         f"{'input':12}{lead} at {facts['fs_Hz']:g} Hz, the last {facts['seconds']:g} s of a "
         f"recording; {shorter}",
-        f"{'':12}mV less {facts['mean_mV']:z.4f}, by {facts['std_mV']:.4f}",
+        f"{'':12}standardised by mean {facts['mean_mV']:z.4f} mV, SD {facts['std_mV']:.4f} mV",
         f"{'network':12}ResNet-{network['depth']}, {network['order']}-activation, "
         f"{network['stages']} stages, {facts['parameters']:,} parameters; epoch {facts['epoch']}",
     ]

@@ -200,16 +200,10 @@ def _scores(numbers: list[str]) -> list[Score]:
     return [Score(*pair) for pair in zip(values[::2], values[1::2], strict=True)]
 
 
-def lookup(
-    initialisation: str,
-    frame: int | None,
-    train_share: float | None,
-    fs: float,
-    depth: int,
-    future: tuple[int, int, int] = (16, 8, 8),
-    dataset: str = "cinc2017",
-) -> Cell | None:
-    """The paper's result under the given conditions, or None where it has none.
+def start_of(
+    initialisation: str, frame: int | None, future: tuple[int, int, int] = (16, 8, 8)
+) -> Start:
+    """A row of the tables.
 
     Parameters
     ----------
@@ -217,26 +211,9 @@ def lookup(
         ``random``, ``beat``, ``rhythm``, ``heart_rate`` or ``future``.
     frame
         Samples of a pretraining frame; without meaning for ``random``.
-    train_share
-        Share of all recordings that the network is trained on; None for the official folds.
-    fs
-        Hz of the downstream recordings.
-    depth
-        Layers of the residual network.
     future
         Context frames, negatives and offset of future prediction.
-    dataset
-        The downstream set.
     """
-    share = train_share if train_share is None else round(train_share, 6)
-    where = Conditions(dataset, share, float(fs), depth)
-    return cells().get((start_of(initialisation, frame, future), where))
-
-
-def start_of(
-    initialisation: str, frame: int | None, future: tuple[int, int, int] = (16, 8, 8)
-) -> Start:
-    """A row of the tables; parameters are those of `lookup`."""
     if initialisation == "random":
         return Start("random")
     parts = (frame, *future) if initialisation == "future" else (frame,)

@@ -37,7 +37,7 @@ _DOWNSTREAM = {
         "ResNet-18 (or 34, 50), v2", "60 s at 250 Hz (or 128, 300)", 60, (128, 250, 300),
     ),
     "ptbxl": _Downstream(
-        21_066, "21,066 of PTB-XL, with a rhythm statement", "folds 1 to 8, 9, 10", (34,),
+        21_066, "21,066 of PTB-XL, with a rhythm statement", "folds 1 to 8; 9; 10", (34,),
         "ResNet-34, v2", "10 s at 250 Hz", 10, (250,),
     ),
     "icbeb2018": _Downstream(
@@ -46,12 +46,41 @@ _DOWNSTREAM = {
     ),
 }  # fmt: skip
 
+# How frames are labelled: the paper's rule, and others where ``labels.rules`` chooses them.
+_LABELS: dict[str, tuple[str, str, dict[str, str]]] = {
+    "beat": (
+        "Beat labels",
+        "the most frequent abnormal beat, else normal",
+        {
+            "default": "the same, but mostly undefined beats are a class of their own",
+            "code": "the same, but mostly undefined beats are a class of their own, and a frame’s "
+            "first beat does not count",
+        },
+    ),
+    "rhythm": ("Rhythm labels", "the longer of AFib and flutter, else the longest", {}),
+    "heart_rate": (
+        "Heart rate labels",
+        "intervals in the frame and 1 s around it",
+        {"code": "intervals in the frame alone, without its first beat"},
+    ),
+}
+_FRAMES = 42_800_000
+_WHOLE_EPOCHS = 0.03  # by which a number of frames may miss the paper's
+
 
 def is_simulated(run: Run) -> bool:
     """Whether a run, or the pretraining it started from, saw simulated recordings."""
-    return bool(
-        run.data.get("simulated") or ((run.upstream or {}).get("data") or {}).get("simulated")
-    )
+    return bool(run.data.get("simulated")) or from_simulated(run)
+
+
+def from_simulated(run: Run) -> bool:
+    """Whether the pretraining that a run started from saw simulated recordings."""
+    return bool(((run.upstream or {}).get("data") or {}).get("simulated"))
+
+
+def tested_on(run: Run) -> tuple[str, bool]:
+    """The downstream set, and whether it is simulated, whatever the pretraining saw."""
+    return run.info["dataset"], bool(run.data.get("simulated"))
 
 
 def conditions(run: Run) -> paper.Conditions:
@@ -66,8 +95,12 @@ def share(run: Run) -> float | None:
     given = run.settings["train_share"]
     if given is not None:
         return round(float(given), 6)
-    official = run.info["dataset"] == "ptbxl" and run.settings.get("official_folds", True)
-    return None if official else 0.75
+    return None if _by_folds(run) else 0.75
+
+
+def _by_folds(run: Run) -> bool:
+    """Whether the set's own folds are the split."""
+    return bool(run.info["dataset"] == "ptbxl" and run.settings.get("official_folds", True))
 
 
 def start(run: Run) -> paper.Start:
@@ -92,14 +125,6 @@ def differences(run: Run) -> list[Difference]:
     records = sum(data.get(split) or 0 for split in ("train", "validation", "test"))
     simulated = bool(data.get("simulated"))
     done, planned = len(run.finished), len(run.repeats)
-    drawn = (s["train_share"] or 0.75, s["validation_share"], s["test_share"])
-    official = share(run) is None
-    split = "the official folds" if official else ", ".join(f"{100 * part:g} %" for part in drawn)
-    if dataset == "ptbxl":
-        same_split = official
-    else:
-        shares = (0.75,) if dataset == "icbeb2018" else (0.25, 0.5, 0.75)
-        same_split = drawn[0] in shares and drawn[1:] == (0.05, 0.2)
     # A smaller training set leaves recordings out, which is no other data set.
     total = next((i["records"] for i in run.info.get("inputs") or [] if "records" in i), records)
     return [
@@ -117,7 +142,7 @@ def differences(run: Run) -> list[Difference]:
             f"at most {s['epochs']}, patience {s['patience']}",
             (s["epochs"], s["patience"]) == (200, 50),
         ),
-        Difference("Train, validation, test", theirs.split, split, same_split),
+        _split(run, theirs),
         *_upstream(run.upstream),
         _network(s["network"], theirs),
         Difference(
@@ -131,9 +156,25 @@ def differences(run: Run) -> list[Difference]:
                    "the whole set" if s["statistics"] == "all" else "the training recordings",
                    s["statistics"] == "all"),
         _optimiser("Optimiser", s),
+        *_clip("Gradients", s),
         Difference("Batch", "by GPU memory", str(s["batch"]), None),
         _precision("Precision", run.info),
     ]  # fmt: skip
+
+
+def _split(run: Run, theirs: _Downstream) -> Difference:
+    """Which shares of all recordings train, validate and test."""
+    s, given = run.settings, run.settings["train_share"]
+    if _by_folds(run):
+        part = "" if given is None else f"{100 * given:g} % of all, from "
+        here, same = f"{part}folds 1 to 8; 9; 10", given is None
+    else:
+        shares = (given or 0.75, s["validation_share"], s["test_share"])
+        here = ", ".join(f"{100 * part:g} %" for part in shares)
+        theirs_too = (0.75,) if run.info["dataset"] == "icbeb2018" else (0.25, 0.5, 0.75)
+        same = shares[0] in theirs_too and shares[1:] == (0.05, 0.2)
+        same = same and run.info["dataset"] != "ptbxl"
+    return Difference("Train, validation, test", theirs.split, here, same)
 
 
 def _labels(run: Run) -> list[Difference]:
@@ -158,40 +199,56 @@ def _upstream(info: Mapping[str, Any] | None) -> list[Difference]:
         return []
     s, data = info["settings"], info.get("data") or {}
     patients = sum(data.get(name) or 0 for name in ("train_patients", "validation_patients"))
+    held_out = s["validation_share"]
     frames = s["epochs"] * s["steps"] * s["batch"] * s.get("accumulate", 1)
     task = info["name"]
     if task == "future":
         frames *= s["future"]["context"] + 1
-    simulated = bool(data.get("simulated"))
+    simulated, whole = bool(data.get("simulated")), s.get("statistics") == "all"
     sets = info["dataset"] if isinstance(info["dataset"], list) else [info["dataset"]]
     return [
         Difference("Pretraining data", "Icentia11k",
                    " + ".join(sets) + (", simulated" if simulated else ""),
                    sets == ["icentia11k"] and not simulated),
         Difference("Pretraining patients", "11,000", f"{patients:,}", patients == 11_000),
-        Difference("Pretraining frames", "42.8 million", _count(frames), frames >= 42_800_000),
+        Difference("Held-out patients", "5 %", f"{100 * held_out:g} %", held_out == 0.05),
+        Difference("Pretraining frames", "42.8 million", _count(frames),
+                   abs(frames / _FRAMES - 1) <= _WHOLE_EPOCHS),
+        Difference("Checkpoints", "every couple of thousand steps", f"every {s['steps']:,} steps",
+                   1000 <= s["steps"] <= 5000),
         Difference("Pretraining frame", "512, 2048 or 4096 samples at 250 Hz",
                    f"{s['frame']} samples at {s['fs']:g} Hz",
                    s["frame"] in (512, 2048, 4096) and s["fs"] == 250),
-        *_of_task(task, info),
+        *_of_task(task, s),
+        Difference("Pretraining standardisation", "the whole set",
+                   "the whole set" if whole else "the training patients", whole),
         _optimiser("Pretraining optimiser", s),
+        *_clip("Pretraining gradients", s),
         Difference("Pretraining batch", "by GPU memory", str(s["batch"]), None),
         _precision("Pretraining precision", info),
     ]  # fmt: skip
 
 
-def _of_task(task: str, info: Mapping[str, Any]) -> list[Difference]:
-    """The points of the protocol that one pretraining task alone has."""
-    if task == "beat":
-        classes = info["classes"]
-        return [Difference("Pretraining classes", "without an undefined class",
-                           ", ".join(classes), "undefined" not in classes)]  # fmt: skip
+def _of_task(task: str, s: Mapping[str, Any]) -> list[Difference]:
+    """The points of the protocol that depend on what is learnt in pretraining."""
+    depth, stages = s["network"]["depth"], s["network"]["stages"]
+    theirs = 3 if (task, depth) == ("future", 50) else 4
+    found = [Difference("Pretrained stages", f"{theirs} of ResNet-{depth}", str(stages),
+                        stages == theirs)]  # fmt: skip
+    if task in _LABELS:
+        what, rule, others = _LABELS[task]
+        here = others.get(s["labels"]["rules"], rule)
+        found.append(Difference(what, rule, here, here == rule))
     if task == "future":
-        setup = _future(info["settings"])
+        setup, scale = _future(s), s["future"]["attention_scale"]
         rows = [(8, 4, 2), (16, 8, 2), (16, 8, 8), (16, 16, 8)]
-        return [Difference("Context, negatives, offset", "16, 8, 8 (or the others of Table 1)",
-                           ", ".join(map(str, setup)), setup in rows)]  # fmt: skip
-    return []
+        width = {"head": "the root of a head’s width", "model": "the root of the model’s width"}
+        found += [
+            Difference("Context, negatives, offset", "16, 8, 8 (or the others of Table 1)",
+                       ", ".join(map(str, setup)), setup in rows),
+            Difference("Attention divided by", width["head"], width[scale], scale == "head"),
+        ]  # fmt: skip
+    return found
 
 
 def _network(network: Mapping[str, Any], theirs: _Downstream) -> Difference:
@@ -205,9 +262,16 @@ def _network(network: Mapping[str, Any], theirs: _Downstream) -> Difference:
 def _optimiser(what: str, settings: Mapping[str, Any]) -> Difference:
     o = settings["optimiser"]
     values = (o["lr"], o["beta1"], o["beta2"], o["eps"])
-    here = "Adam, " + ", ".join(f"{v:g}" for v in values)
+    names = ("learning rate", "β1", "β2", "ε")
+    here = "Adam, " + ", ".join(f"{n} {v:g}" for n, v in zip(names, values, strict=True))
     return Difference(what, "Adam, default hyperparameters", here,
                       values[:3] == (1e-3, 0.9, 0.999) and values[3] in (1e-7, 1e-8))  # fmt: skip
+
+
+def _clip(what: str, settings: Mapping[str, Any]) -> list[Difference]:
+    """That gradients are cut, which the paper knows nothing of, where they are."""
+    norm = settings["clip"]
+    return [Difference(what, "as they are", f"cut to a norm of {norm:g}", False)] if norm else []
 
 
 def _precision(what: str, info: Mapping[str, Any]) -> Difference:

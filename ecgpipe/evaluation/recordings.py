@@ -1,4 +1,4 @@
-"""Recordings drawn in the report: those most often misjudged, and examples chosen beforehand."""
+"""Recordings drawn in the report: those furthest from the truth, and examples chosen beforehand."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from . import figures
+from .names import NAMES
 from .paper import SETS
-from .results import NAMES, Row
+from .results import Row
 from .runs import Example
 from .text import CLASS_NAMES
 
@@ -31,8 +32,8 @@ class _Answers(NamedTuple):
 def sections(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """The recordings of every data set: worst first, then examples.
 
-    Misjudged most is the recording with the lowest probability of its true classes, a mean over
-    all repeats of all runs that tested it, of those that the runs have kept.
+    Every run has kept those on which its own repeats were furthest from the truth; of all these
+    the worst over all repeats of all runs are drawn, by the same rule (see :func:`_trust`).
     """
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
@@ -49,9 +50,11 @@ def sections(rows: Sequence[Row]) -> list[dict[str, Any]]:
         worst = {e.key: e for row in members for e in row.run.misjudged}
         other = {e.key: e for row in members for e in row.run.examples if e.key not in worst}
         answers = {key: _answers(key, members) for key in (*worst, *other)}
-        ranked = sorted(worst, key=lambda key: (_trust(answers[key]), key))
+        many = members[0].run.many_of
+        ranked = sorted(worst, key=lambda key: (_trust(answers[key], many), key))
         section = {
             "title": title,
+            "many": many,
             "misjudged": [_item(worst[key], answers[key], members, MISJUDGED)
                           for key in ranked[:MISJUDGED]],
             "examples": [_item(example, answers[key], members, EXAMPLES)
@@ -81,12 +84,17 @@ def _answers(key: str, rows: Sequence[Row]) -> _Answers | None:
     return _Answers(truth, {name: np.array(p) for name, p in probability.items()}, wrong)
 
 
-def _trust(answers: _Answers | None) -> float:
-    """Mean probability of the true classes."""
-    if answers is None or not answers.truth.any():
+def _trust(answers: _Answers | None, many: bool) -> float:
+    """How near the repeats came to the truth, 0 to 1; untested recordings come last.
+
+    By the rule of :func:`ecgpipe.training.examples.save_misjudged`: the mean probability of the
+    true class; with many labels, the product over them of the mean probability of the right answer.
+    """
+    if answers is None:
         return 1.0
-    every = np.concatenate(list(answers.probability.values()))
-    return float(every[:, answers.truth].mean())
+    p = np.concatenate(list(answers.probability.values())).mean(0)
+    right = np.where(answers.truth, p, 1 - p) if many else p[answers.truth]
+    return float(right.prod())
 
 
 def _item(

@@ -15,7 +15,6 @@ from .paper import SETS
 from .results import Row, rows
 from .runs import Run, read_run
 from .tables import csv_text, markdown_cell, other_tables, paper_tables
-from .text import CLASS_NAMES as CLASS_NAMES
 from .text import markdown, plain
 from .wording import headline, problems, to_the_paper
 
@@ -97,7 +96,7 @@ def _markdown(page: dict[str, Any]) -> str:
     )
     for table in page["tables"]:
         parts.append(f"## Table {table['number']} of the paper: {table['title']}\n")
-        parts.append(f"{table['note']} {table['done']} of {table['cells']} cells have a run.\n")
+        parts.append(f"{table['note']} {table['done']} of {table['cells']} cells have a result.\n")
         for block in table["blocks"]:
             parts += [f"**{block['title']}**\n"] if block["title"] else []
             body = [

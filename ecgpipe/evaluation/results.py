@@ -13,8 +13,9 @@ from scipy.stats import ttest_ind_from_stats
 
 from ..tasks import multilabel, scores
 from . import paper
+from .names import labels
 from .paper import Cell, Conditions, Score, Start
-from .protocol import Difference, cell, conditions, differences, is_simulated, share, start
+from .protocol import Difference, cell, conditions, differences, share, start, tested_on
 from .runs import Predictions, Run, read_run
 
 # What may differ between two runs that are compared: where they start and how they are computed.
@@ -242,73 +243,9 @@ def same_test(runs: Sequence[Run]) -> bool:
 def _comparable(one: Run, other: Run) -> bool:
     if not (one.finished and other.finished) or one.fs != other.fs:
         return False
-    if one.info["dataset"] != other.info["dataset"] or is_simulated(one) != is_simulated(other):
+    if tested_on(one) != tested_on(other):
         return False
     if share(one) != share(other):
         return False
     settings = [{k: v for k, v in run.settings.items() if k not in _FREE} for run in (one, other)]
     return settings[0] == settings[1] and same_test([one, other])
-
-
-NAMES = {
-    "random": "Random weights",
-    "beat": "Beat classification",
-    "rhythm": "Rhythm classification",
-    "heart_rate": "Heart rate classification",
-    "future": "Future prediction",
-    "strodthoff": "Strodthoff et al.",
-}
-
-
-def labels(runs: Sequence[Run]) -> list[str]:
-    """A name for each run, with whatever of its conditions tells the runs apart."""
-    tasks = [run.info["name"] for run in runs]
-    setups = [setup_text(start(run)) for run in runs]
-    # Setups differ between tasks as a rule; they tell runs apart where one task has several.
-    of_task = {task: {s for t, s in zip(tasks, setups, strict=True) if t == task} for task in tasks}
-    names = [
-        [NAMES.get(task, task)] + [setup] * (len(of_task[task]) > 1)
-        for task, setup in zip(tasks, setups, strict=True)
-    ]
-    places = [conditions(run) for run in runs]
-    simulated = [" (simulated)" * is_simulated(run) for run in runs]
-    on = [
-        paper.SETS.get(place.dataset, place.dataset) + said
-        for place, said in zip(places, simulated, strict=True)
-    ]
-    told = [
-        [f"pretrained on {sets(run.upstream)}" if run.upstream else "" for run in runs],
-        [share_text(place.share) for place in places],
-        [f"{place.fs:g} Hz" if place.fs else "" for place in places],
-        [f"ResNet-{place.depth}" for place in places],
-    ]
-    for i, name in enumerate(names):
-        name += [on[i]] if len(set(on)) > 1 else []
-        alike = [j for j, place in enumerate(places) if place.dataset == places[i].dataset]
-        for values in told:
-            if values[i] and len({values[j] for j in alike} - {""}) > 1:
-                name.append(values[i])
-    joined = [", ".join(name) for name in names]
-    return [
-        f"{name} ({run.folder})" if joined.count(name) > 1 else name
-        for name, run in zip(joined, runs, strict=True)
-    ]
-
-
-def setup_text(start: Start) -> str:
-    """A pretraining's configuration in words."""
-    if start.name == "future":
-        frame, context, negatives, offset = start.setup.split(",")
-        return f"frame {frame}, context {context}, {negatives} negatives, offset {offset}"
-    return "" if start.setup == "-" else f"frame {start.setup}"
-
-
-def share_text(share: float | None) -> str:
-    """A training share in words."""
-    return "official folds" if share is None else f"{100 * share:g} % train"
-
-
-def sets(info: dict[str, Any]) -> str:
-    """The data sets of a run.json in words."""
-    names = info["dataset"]
-    return names if isinstance(names, str) else " + ".join(names)

@@ -159,9 +159,9 @@ def read_run(folder: Path) -> Run:
         _check(file, info["init"].get("run"))
     name, classes = absolute(folder).name, list(info["classes"])
     if info["kind"] == "pretrain":
-        return Run(name, info, (_repeat(folder, 0, classes, ["validation"], False),))
+        return Run(name, info, (_repeat(folder, 0, classes, splits_of("pretrain"), False),))
     many = info.get("answer") == "many_of"
-    splits = ["train"] * many + ["validation", "test"]
+    splits = splits_of("finetune", many)
     planned = set(range(int(info["settings"].get("repeats", 0))))
     present = {int(path.name[7:]) for path in folder.glob("repeat-*") if path.name[7:].isdigit()}
     repeats = tuple(
@@ -204,7 +204,7 @@ def _repeat(folder: Path, number: int, classes: list[str], splits: list[str], ma
     return Repeat(
         number,
         _history(history) if history.is_file() else {},
-        _predictions(answers, classes, splits, many) if answers.is_file() else {},
+        read_predictions(answers, classes, splits, many) if answers.is_file() else {},
     )
 
 
@@ -217,9 +217,21 @@ def _history(file: Path) -> dict[str, NDArray[np.float64]]:
         raise EcgpipeError(f"{file}: {error}; every column holds numbers") from None
 
 
-def _predictions(
+def splits_of(kind: str, many: bool = False) -> list[str]:
+    """Which items a training's ``predictions.csv`` holds, in this order."""
+    return ["validation"] if kind == "pretrain" else ["train"] * many + ["validation", "test"]
+
+
+def read_predictions(
     file: Path, classes: list[str], splits: list[str], many: bool
 ) -> dict[str, Predictions]:
+    """Read a ``predictions.csv``, the answers for every split.
+
+    Raises
+    ------
+    EcgpipeError
+        A file that does not fit the classes and splits, or cannot be read.
+    """
     index = {name: number for number, name in enumerate(classes)}
     columns = [f"p_{name}" for name in classes]
     found: dict[str, list[tuple[str, Any, list[float]]]] = {split: [] for split in splits}

@@ -10,12 +10,15 @@ from markupsafe import Markup
 
 from ..tasks import multilabel, scores
 from . import figures, paper
+from .names import NAMES, sets, setup_text, share_text
 from .paper import BEST, SETS
-from .protocol import is_simulated
-from .results import NAMES, Row, counts, is_random, main_metric, sets, setup_text, share_text
+from .protocol import from_simulated, tested_on
+from .results import Row, counts, is_random, main_metric, metrics
 from .runs import Run
 from .text import DASH, METRICS, NAMED, fixed, mean_std
 from .wording import of_frames
+
+_FROM_SIMULATED = " (simulated)"
 
 
 def _distinct(pairs: Sequence[tuple[str, Any]]) -> list[tuple[Any, str]]:
@@ -57,7 +60,7 @@ def _groups(rows: Sequence[Row], by_share: bool) -> dict[tuple[Any, ...], list[R
     found: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         place = row.place[1] if by_share else row.place[1]._replace(share=None)
-        found.setdefault((place, is_simulated(row.run)), []).append(row)
+        found.setdefault((place, tested_on(row.run)[1]), []).append(row)
     return found
 
 
@@ -81,6 +84,7 @@ def _curve(row: Row) -> figures.Curve | None:
     histories = [repeat.history.get("validation_macro_f1") for repeat in row.run.finished]
     repeats = [values for values in histories if values is not None and len(values)]
     name = NAMES.get(row.run.info["name"], row.run.info["name"])
+    name += _FROM_SIMULATED * from_simulated(row.run)
     colour = figures.REDS[0] if is_random(row.run) else figures.BLUES[0]
     return figures.Curve(name, colour, repeats) if repeats else None
 
@@ -94,18 +98,20 @@ def label_efficiency(rows: Sequence[Row]) -> list[dict[str, Any]]:
             continue
         metric = main_metric(done[0].run)
         series = []
-        for start in dict.fromkeys(row.place[0] for row in done):
+        for start, made_up in dict.fromkeys(map(_beginning, done)):
             points: dict[int, tuple[float, float]] = {}
             for row in done:
-                if row.place[0] == start:
+                if _beginning(row) == (start, made_up):
                     score = row.scores[metric]
                     points.setdefault(row.run.data.get("train") or 0,
                                       (score.mean, score.std or 0.0))  # fmt: skip
             ours = [(n, *point) for n, point in sorted(points.items())]
             label, setup = NAMES.get(start.name, start.name), setup_text(start)
             told = f"{label}, {setup}" if setup and start not in BEST else label
+            told += _FROM_SIMULATED * made_up
             colour = figures.colour_of(start.name)
-            theirs = [] if simulated or place.dataset != "cinc2017" else _table_2(start)
+            unlike = simulated or made_up or place.dataset != "cinc2017"
+            theirs = [] if unlike else _table_2(start)
             series.append(figures.Series(told, colour, ours, theirs))
         hollow = any(line.paper for line in series)
         plots.append(
@@ -118,6 +124,11 @@ def label_efficiency(rows: Sequence[Row]) -> list[dict[str, Any]]:
             }
         )
     return plots
+
+
+def _beginning(row: Row) -> tuple[paper.Start, bool]:
+    """Where a run started from, and whether that had seen simulated recordings."""
+    return row.place[0], from_simulated(row.run)
 
 
 def _table_2(start: paper.Start) -> list[tuple[int, float, float]]:
@@ -150,7 +161,6 @@ def confusion(row: Row) -> dict[str, Any]:
 def several_classes(row: Row) -> dict[str, Any]:
     """Scores, thresholds and classes of a run whose recordings have any number of classes."""
     test = row.run.scored("test")[0]
-    names = ("auc", "fmax", "f_beta", "g_beta", "macro_f1")
     total = counts(row.run)
     lines = []
     for name, (tp, fn, fp, tn) in zip(row.run.classes, total.tolist(), strict=True):
@@ -165,7 +175,7 @@ def several_classes(row: Row) -> dict[str, Any]:
         "caption": f"{len(test.keys):,} test recordings, {unlabelled:,} of them without a class; "
         f"repeats: {len(row.run.finished)}",
         "scores": [(METRICS[name], mean_std(row.scores.get(name)), _threshold(row, name))
-                   for name in names],
+                   for name in metrics(row.run)],
         "classes": lines,
     }  # fmt: skip
 

@@ -8,8 +8,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from . import paper
+from .names import NAMES, sets, setup_text
 from .paper import RELATED, SETS, Column, Conditions, Start, Table
-from .results import NAMES, Row, metrics, sets, setup_text
+from .protocol import from_simulated
+from .results import Row, metrics
 from .text import CLASS_NAMES, METRICS, fixed, mean_std, p_value, percent, signed
 
 Filled = dict[tuple[Start, Conditions], Row]
@@ -193,6 +195,7 @@ def _groups(row: Row) -> list[dict[str, Any]]:
             "dataset": sets(run.info),
             "simulated": "yes" if run.data.get("simulated") else "no",
             "pretraining_data": sets(up) if up else "",
+            "pretraining_simulated": ("yes" if from_simulated(run) else "no") if up else "",
             "pretraining_setup": row.place[0].setup.strip("-"),
             "train_share": "official folds" if place.share is None else place.share,
             "fs": place.fs or None,

@@ -22,28 +22,29 @@ def mean_std(score: Score | None) -> str:
     """As the paper prints it: ``.731 ± .019``; the mean alone where there is no deviation."""
     if score is None:
         return DASH
-    return f"{fixed(score.mean)}\xa0±\xa0{fixed(score.std)}"
+    return fixed(score.mean) + ("" if score.std is None else f"\xa0±\xa0{fixed(score.std)}")
 
 
 def fixed(value: float | None) -> str:
     """Three decimals without the leading zero, or a dash."""
     if value is None or value != value:
         return DASH
-    return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 0.9995 else f"{value:.3f}"
+    text = f"{value:z.3f}"  # z: nothing is no less than nothing
+    return text.replace("0.", ".", 1) if abs(value) < 0.9995 else text
 
 
 def signed(value: float | None) -> str:
     """Three decimals with their sign, or a dash."""
     if value is None:
         return DASH
-    return ("+" if value >= 0 else MINUS) + fixed(abs(value))
+    return ("+" if round(value, 3) >= 0 else MINUS) + fixed(abs(value))
 
 
 def percent(value: float | None) -> str:
     """A share as a percentage with its sign, or a dash."""
     if value is None:
         return DASH
-    return ("+" if value >= 0 else MINUS) + f"{100 * abs(value):.1f}\xa0%"
+    return ("+" if round(100 * value, 1) >= 0 else MINUS) + f"{100 * abs(value):.1f}\xa0%"
 
 
 def p_value(p: float | None) -> str:

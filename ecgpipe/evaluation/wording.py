@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..tasks import scores
 from .paper import SETS, Score
+from .protocol import from_simulated
 from .results import Row, is_random, metrics, rows, same_test
 from .runs import Run, read_run
 from .text import METRICS, NAMED, fixed, mean_std, p_value, percent
@@ -89,18 +90,28 @@ def _gains(gains: Sequence[Row]) -> list[str]:
         values = {row: row.gain(row.main) or 0.0 for row in here}
         best, worst = max(values, key=values.__getitem__), min(values, key=values.__getitem__)
         up = sum(value > 0 for value in values.values())
-        changes = {row: row.to_random(row.main) for row in here}
-        sure = sum(bool(c and c.p is not None and c.p < _SURE) for c in changes.values())
+        sure, lost = _sure(here, 1), _sure(here, -1)
+        told = [f"changes of {percent(values[worst])} to {percent(values[best])}"]
+        told += [f"p\xa0<\xa0.05 in {sure} of the gains"] if up else []
+        told += [f"p\xa0<\xa0.05 in {lost} of the losses"] if lost else []
         base = best.baseline
         assert base
+        most = (
+            f", most from {mean_std(base.scores[best.main])} to "
+            f"{mean_std(best.scores[best.main])} ({best.label})"
+        )
         sentences.append(
-            f"{SETS.get(dataset, dataset)}: pretraining raises the test {NAMED[best.main]} in {up} "
-            f"of {len(here)} comparisons with random weights (gains {percent(values[worst])} to "
-            f"{percent(values[best])}; {sure} with p\xa0<\xa0.05), most from "
-            f"{mean_std(base.scores[best.main])} to {mean_std(best.scores[best.main])} "
-            f"({best.label})."
+            f"{SETS.get(dataset, dataset)}: pretraining raises the test {NAMED[best.main]} in "
+            f"{up or 'none'} of {len(here)} comparisons with random weights ({'; '.join(told)})"
+            f"{most if up else ''}."
         )
     return sentences
+
+
+def _sure(rows: Sequence[Row], sign: int) -> int:
+    """How many gains (sign 1), or losses (-1), are more than chance."""
+    changes = [change for row in rows if (change := row.to_random(row.main))]
+    return sum(c.p is not None and c.p < _SURE and sign * c.difference > 0 for c in changes)
 
 
 def _gain(row: Row) -> str:
@@ -117,12 +128,12 @@ def _gain(row: Row) -> str:
         return text + " With a single repeat the spread between repeats is unknown."
     if change.p is None:
         return text
-    verdict = "no more than repeats vary" if change.p >= _SURE else "more than repeats vary"
-    return text + f" That is {verdict} (Welch’s test, {p_value(change.p)})."
+    verdict = "may be chance" if change.p >= _SURE else "is more than repeats vary"
+    return text + f" That {verdict} (Welch’s test, {p_value(change.p)})."
 
 
 def _beside_the_paper(done: Sequence[Row]) -> list[str]:
-    """In how many of the paper's cells that have a run our number differs from the paper's."""
+    """How many of the runs that stand in a cell of the paper differ from its number."""
     changes = [change for row in done if (change := row.to_paper(row.main))]
     tested = [change for change in changes if change.p is not None]
     if len(tested) < 3:
@@ -130,7 +141,8 @@ def _beside_the_paper(done: Sequence[Row]) -> list[str]:
     alike = sum(change.p >= _SURE for change in tested if change.p is not None)
     return [
         f"Of {len(tested)} runs that stand in a cell of the paper’s tables, {len(tested) - alike} "
-        f"differ from it at p\xa0<\xa0.05 (Welch’s test)."
+        f"differ from it at p\xa0<\xa0.05 (Welch’s test over the repeats; where the paper’s "
+        f"test recordings are another draw, p leaves out that spread)."
     ]
 
 
@@ -177,6 +189,9 @@ def problems(table: Sequence[Row], pretrained: Sequence[Run]) -> list[str]:
     simulated = [row.label for row in table if row.run.data.get("simulated")]
     if simulated:
         found.append(f"Simulated recordings: {'; '.join(simulated)}.")
+    simulated = [row.label for row in table if from_simulated(row.run)]
+    if simulated:
+        found.append(f"Pretrained on simulated recordings: {'; '.join(simulated)}.")
     for row in table:
         run = row.run
         left = [repeat.number for repeat in run.repeats if not repeat.predictions]

@@ -14,12 +14,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..config import FinetuneSettings, Network, PretrainSettings, load
 from ..models.resnet import ResNet
+from ..tasks import TASKS
 from ..training.sides import DEFAULT_SHARE, TRAINING_FOLDS
 from .plan import Step
 from .presets import RECORDS, Row, pretraining
 
-TFLOPS = 50.0  # 10^12 floating-point operations a second that a GPU is taken to sustain
 BACKWARD = 3  # times the cost of a forward pass, with the backward one
+FOLDS = 10  # of PTB-XL, about equally large
 LEADS = {"cinc2017": 1, "ptbxl": 12, "icbeb2018": 12}
 
 
@@ -29,7 +30,7 @@ class Cost:
 
     trainings: int = 0
     frames: int = 0  # of pretraining
-    recordings: int = 0  # read by finetuning, validation and test included
+    recordings: int = 0  # that go through the network in finetuning, training or not
     flops: float = 0.0
 
     def __add__(self, other: Cost) -> Cost:
@@ -77,18 +78,26 @@ def _of_pretraining(settings: PretrainSettings) -> Cost:
 
 
 def _of_finetuning(settings: FinetuneSettings, row: Row, records: int) -> Cost:
-    share = DEFAULT_SHARE if settings.train_share is None else settings.train_share
-    if row.downstream == "ptbxl" and settings.train_share is None:
-        share = len(TRAINING_FOLDS) / 10
-    train = settings.epochs * share * records
-    checked = settings.epochs * settings.validation_share * records + settings.test_share * records
+    train, validation, test = (round(share * records) for share in _shares(settings, row))
+    trained, checked = settings.epochs * train, settings.epochs * validation
+    # The epoch kept answers once more, on the sides whose predictions are saved.
+    checked += validation + test + train * (TASKS[row.downstream].answer == "many_of")
     forward = _flops(settings.network, LEADS[row.downstream], round(settings.seconds * row.fs))
     return Cost(
         settings.repeats,
         0,
-        round(settings.repeats * train),
-        settings.repeats * forward * (BACKWARD * train + checked),
+        settings.repeats * (trained + checked),
+        settings.repeats * forward * (BACKWARD * trained + checked),
     )
+
+
+def _shares(settings: FinetuneSettings, row: Row) -> tuple[float, float, float]:
+    """Shares of all recordings that train, validate and test; of folds, as many tenths."""
+    if row.downstream == "ptbxl" and settings.official_folds:
+        folds = len(TRAINING_FOLDS) / FOLDS
+        return min(settings.train_share or folds, folds), 1 / FOLDS, 1 / FOLDS
+    share = DEFAULT_SHARE if settings.train_share is None else settings.train_share
+    return share, settings.validation_share, settings.test_share
 
 
 @lru_cache

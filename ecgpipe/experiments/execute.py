@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from functools import cache
+from signal import SIGKILL
 from threading import Lock
 
-from ..errors import BUSY, INTERRUPTED, REFUSED, EcgpipeError, Interrupted
+from ..errors import (
+    BUSY,
+    INTERRUPTED,
+    REFUSED,
+    Busy,
+    Damaged,
+    EcgpipeError,
+    Interrupted,
+    Unreachable,
+)
 from ..progress import say
 from .plan import Step
 
@@ -18,16 +32,67 @@ TRAINING = ("pretrain", "finetune")
 GOOD = (0, REFUSED)
 GB_A_TRAINING = 12  # of GPU memory, for one of several at once
 RETRY = 10.0  # s between two looks at a folder that another process writes to
+ASK = """
+import torch
+for number in range(torch.cuda.device_count()):
+    try:
+        print(torch.cuda.mem_get_info(number)[0])
+    except RuntimeError:  # it is so full that it cannot even be asked
+        print(0)
+"""
+
+
+@cache
+def rooms() -> dict[str, int]:
+    """How many trainings fit every visible GPU, by its name in ``CUDA_VISIBLE_DEVICES``.
+
+    Another process asks, for whoever asks a GPU holds memory of it from then on; and only once,
+    while none of it is taken by the trainings themselves.
+    """
+    done = subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True, check=False)
+    free = done.stdout.split() if done.returncode == 0 else []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = map(str, range(len(free))) if visible is None else map(str.strip, visible.split(","))
+    there = zip(names, map(int, free), strict=False)  # after a wrong name none is visible
+    return {name: size // (GB_A_TRAINING * 10**9) for name, size in there}
 
 
 def room() -> int:
-    """How many trainings fit the machine at once: by the GPU's free memory; without a GPU, one."""
-    import torch
+    """How many trainings fit the machine at once: by its GPUs' free memory; without a GPU, one."""
+    return max(1, sum(rooms().values()))
 
-    if not torch.cuda.is_available():
-        return 1
-    free, _ = torch.cuda.mem_get_info()
-    return max(1, int(free / 1e9 // GB_A_TRAINING))
+
+class Gpus:
+    """Deals the visible GPUs, if there are several, to trainings; with device auto they take it.
+
+    Each gets the one with the fewest trainings, of those with room for another if there are any.
+    ``ask`` tells how many trainings fit every GPU.
+    """
+
+    def __init__(self, ask: Callable[[], Mapping[str, int]] = rooms) -> None:
+        self._ask, self._lock = ask, Lock()
+        self._used: Counter[str] = Counter()
+
+    @contextmanager
+    def lent(self, step: Step) -> Iterator[dict[str, str]]:
+        """Lend a step its GPU; gives the environment variables that say so."""
+        if step.stage not in TRAINING or (name := self._take()) is None:
+            yield {}
+            return
+        try:
+            yield {"CUDA_VISIBLE_DEVICES": name}
+        finally:
+            with self._lock:
+                self._used[name] -= 1
+
+    def _take(self) -> str | None:
+        with self._lock:
+            fit, used = self._ask(), self._used
+            if len(fit) < 2:
+                return None
+            name = min(fit, key=lambda name: (used[name] >= fit[name], used[name]))
+            used[name] += 1
+            return name
 
 
 def run(
@@ -99,8 +164,10 @@ def _refused(steps: Sequence[Step], codes: dict[str, int]) -> list[Step]:
     left = [step.name for step in steps if step.name not in codes]
     if failed:
         names = ", ".join(step.name for step in failed)
-        raise EcgpipeError(
-            f"step {names} ended with exit code {codes[failed[0].name]}; by hand: {failed[0]}"
+        ends = {codes[step.name] for step in failed}
+        kinds = (kind for kind in (Damaged, Busy, Unreachable) if ends == {kind.code})
+        raise next(kinds, EcgpipeError)(
+            f"step {names} {_ended(codes[failed[0].name])}; by hand: {failed[0]}"
             + (f"; not begun: {', '.join(left)}" if left else "")
         )
     refused = [step for step in steps if codes[step.name] == REFUSED]
@@ -110,24 +177,34 @@ def _refused(steps: Sequence[Step], codes: dict[str, int]) -> list[Step]:
     return refused
 
 
+def _ended(code: int) -> str:
+    """How a step ended, by its exit code; a negative one is the signal that killed it."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    why = ", for want of memory perhaps" if code == -SIGKILL else ""
+    return f"was killed by signal {-code}{why}; the same command continues"
+
+
 class Processes:
     """Runs steps, each as a process of this Python."""
 
     def __init__(self) -> None:
-        self._lock, self._ended = Lock(), False
+        self._lock, self._ended, self._gpus = Lock(), False, Gpus()
         self._running: set[subprocess.Popen[bytes]] = set()
 
     def run(self, step: Step) -> int:
         """Run a step and give its exit code; a folder that another process writes to is awaited."""
-        while (code := self._once(step)) == BUSY:
-            time.sleep(RETRY)
+        with self._gpus.lent(step) as environment:
+            while (code := self._once(step, environment)) == BUSY:
+                time.sleep(RETRY)
         return code
 
-    def _once(self, step: Step) -> int:
+    def _once(self, step: Step, environment: Mapping[str, str]) -> int:
         with self._lock:
             if self._ended:
                 return INTERRUPTED
-            process = subprocess.Popen([sys.executable, "-m", "ecgpipe", *step.command])
+            command = [sys.executable, "-m", "ecgpipe", *step.command]
+            process = subprocess.Popen(command, env={**os.environ, **environment})
             self._running.add(process)
         code = process.wait()
         self._running.discard(process)

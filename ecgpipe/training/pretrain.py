@@ -68,8 +68,8 @@ def _pretrain(
     unseen = {store.recipe["dataset"]: _held_back(store, settings) for store in stores}
     corpus = open_corpus(stores, settings.fs, span, task.needs_beats, unseen)
     training, held_out = _divide(corpus, stores, settings)
-    trained = set(training)
-    rows = [row for row in corpus.rows.values() if row["patient_id"] in trained]
+    counted = {*training, *(held_out if settings.statistics == "all" else ())}
+    rows = [row for row in corpus.rows.values() if row["patient_id"] in counted]
     spread = moments(rows, lambda row: [row["lead"]])
     mean, std = spread.mean, spread.std
     frames = frames_of(settings, mean, std)
