@@ -135,7 +135,7 @@ class PretrainSettings(Training):
 
 
 class FinetuneSettings(Training):
-    """Settings of ``ecgpipe finetune``; the defaults are the paper's protocol."""
+    """Settings of ``ecgpipe finetune``: the paper's protocol, but ``statistics`` is all there."""
 
     seconds: float = Field(60, gt=0, description="s of input; shorter records get zeros in front")
     repeats: int = Field(10, ge=1, description="trainings with fresh train and validation draws")

@@ -24,7 +24,7 @@ def finetune(
         shards: folder of the shards, or its URL
         out: folder of the run, made or continued
         init: first weights: the folder of a pretraining run, or random
-        settings: of the run; what is left out has the paper's value
+        settings: of the run; what is left out has the paper's value, but statistics is all there
     """
     command = ("finetune", shards, "--out", out, "--init", init, *assignments(settings))
     return outcome(run_step("finetune", command, out))

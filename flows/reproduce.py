@@ -110,7 +110,8 @@ class Overview:
         """Show how a step ended."""
         with self._lock:
             self.states[step.name] = state
-            self._rows[step.name] = (state.name or "", f"{seconds:,.0f} s", state.message or "")
+            result = (state.message or "").removeprefix(f"{step.output}: ")  # its own words
+            self._rows[step.name] = (state.name or "", f"{seconds:,.0f} s", result)
             self._show()
 
     def _show(self) -> None:

@@ -25,6 +25,7 @@ def simulate(
 ) -> None:
     """Write a small simulated data set in the files of the real one."""
     from ..sources.simulate import simulate
+    from ..storage.inspect import counted
 
     sizes: Any = {
         "patients": patients,
@@ -33,7 +34,7 @@ def simulate(
         "seconds": seconds,
     }
     count = simulate(name, dest, **sizes, seed=seed)
-    print(f"{dest}: {count} simulated records")
+    print(f"{dest}: {counted(count, 'simulated record')}")
 
 
 def fetch(
@@ -128,13 +129,14 @@ def verify(
 
 def _say_store(path: Path, manifest: dict[str, Any], as_json: bool) -> None:
     totals = manifest["totals"]
-    if as_json:
-        from ..storage.inspect import inspect
+    from ..storage.inspect import counted, inspect
 
+    if as_json:
         print_json(inspect(path))
     else:
         print(
-            f"{path}: {totals['records']:,} records of {totals['patients']:,} patients, "
+            f"{path}: {counted(totals['records'], 'record')} of "
+            f"{counted(totals['patients'], 'patient')}, "
             f"{totals['hours']:,.1f} h, {totals['stored_bytes'] / 1e6:,.1f} MB"
         )
     if totals["refused"]:

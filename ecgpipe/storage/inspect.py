@@ -62,8 +62,8 @@ def text(facts: dict[str, Any]) -> str:
     without = facts["records_without_annotations"]
     lines = [
         f"{facts['kind']} of {facts['dataset']}" + (" (simulated)" if facts["simulated"] else ""),
-        f"{'records':12}{facts['records']:,} of {_many(facts['patients'], 'patient')} in "
-        f"{_many(facts['parts'], 'part')}, {facts['hours']:,.1f} h",
+        f"{'records':12}{facts['records']:,} of {counted(facts['patients'], 'patient')} in "
+        f"{counted(facts['parts'], 'part')}, {facts['hours']:,.1f} h",
         f"{'length':12}{shortest} s"
         + ("" if shortest == longest else f" to {longest} s, median {middle} s"),
         f"{'rate':12}{', '.join(f'{rate:g}' for rate in facts['fs_Hz'])} Hz",
@@ -72,7 +72,7 @@ def text(facts: dict[str, Any]) -> str:
     ]
     lines += _filled("beats", _counts(facts["beats"]))
     if without:
-        which = f"in {_many(without, 'record')}" if without < facts["records"] else ""
+        which = f"in {counted(without, 'record')}" if without < facts["records"] else ""
         lines.append(f"{'' if facts['beats'] else 'beats':12}not annotated {which}".rstrip())
     for name in ("rhythms", "statements"):
         lines += _filled(name, _counts(facts[name]))
@@ -87,12 +87,12 @@ def text(facts: dict[str, Any]) -> str:
         lines.append(
             f"{'lead ' + lead:12}mean {values['mean_mV']:z.4f} mV, standard deviation "
             f"{values['std_mV']:.4f} mV"
-            + (f", in {_many(count, 'record')}" if count < facts["records"] else "")
+            + (f", in {counted(count, 'record')}" if count < facts["records"] else "")
         )
     for name in ("refused", "excluded"):
         items = facts[f"{name}_records"]
         if items or name == "refused":
-            lines.append(f"{name:12}{_many(len(items), 'record')}")
+            lines.append(f"{name:12}{counted(len(items), 'record')}")
         lines += [f"{'':12}{item['key']}: {item['reason']}" for item in items[:_NAMED]]
         if len(items) > _NAMED:
             lines.append(f"{'':12}and {len(items) - _NAMED:,} more; --json names them all")
@@ -117,7 +117,8 @@ def _filled(name: str, items: Iterable[str]) -> list[str]:
     return lines
 
 
-def _many(count: int, what: str) -> str:
+def counted(count: int, what: str) -> str:
+    """A number with its noun: ``1 record``, ``2,000 records``."""
     return f"{count:,} {what}" + ("" if count == 1 else "s")
 
 
