@@ -117,10 +117,13 @@ def remove(path: Path) -> None:
     if is_remote(path):
         if is_there(path):
             _system(path).rm(_inside(path), recursive=True)
-    elif path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
+        return
+    try:
         path.unlink(missing_ok=True)
+    except OSError:
+        if path.exists() and not path.is_dir():
+            raise
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def sizes(folder: Path) -> dict[str, int]:

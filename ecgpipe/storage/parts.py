@@ -14,6 +14,7 @@ only the parts without a valid sidecar. Two runs at once are refused by a lock o
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -44,6 +45,7 @@ from .manifest import merge
 
 RECIPE, MANIFEST, PARTS, PARTIAL = "recipe.json", "manifest.json", "parts", ".partial"
 AHEAD = 32  # sidecars that are read at once behind a URL
+OVERLAPS = 10  # tries to put a part in its place that another attempt puts there as well
 
 
 class Job(Protocol):
@@ -112,7 +114,8 @@ def build(
                     kept += not fresh
                     progress.step(name)
         finally:
-            remove(store / PARTIAL)
+            if not is_remote(store):  # where parts are made elsewhere
+                remove(store / PARTIAL)
         if kept:
             say(f"{title}: {kept} of {len(jobs)} parts were there already")
         manifest = merge(recipe, read_sidecars(store, sorted(jobs)))
@@ -143,16 +146,26 @@ def build_part(store: Path, name: str, job: Job) -> bool:
         if not _is_whole(store, sidecar, job):
             remove(sidecar)
             remove(target)
-            try:
-                if written:
-                    publish(own, target)
-            except OSError:  # another attempt was there first, as a folder gives way to none
-                if is_remote(store) or not _holds(store, job.target, files):
-                    raise
+            if written:
+                _publish(own, store, job.target, files)
             # Written beside the part, so that a kill leaves nothing among the sidecars.
             write_json(bench / sidecar.name, {"name": name, "files": files, **content})
             publish(bench / sidecar.name, sidecar)
     return True
+
+
+def _publish(own: Path, store: Path, target: str, files: Mapping[str, Any]) -> None:
+    """Put a part in its place, unless another attempt is there first, whose bytes are the same."""
+    for left in reversed(range(OVERLAPS)):
+        try:
+            return publish(own, store / target)
+        except OSError:  # a folder gives way to none
+            if is_remote(store) or not left:
+                raise
+            time.sleep(0.05)  # the other may just be taking away what was there
+            if _holds(store, target, files):
+                return
+            remove(store / target)
 
 
 def _is_whole(store: Path, sidecar: Path, job: Job) -> bool:
@@ -173,8 +186,12 @@ def _is_whole(store: Path, sidecar: Path, job: Job) -> bool:
 
 def _holds(store: Path, target: str, files: Mapping[str, Any]) -> bool:
     """Whether a part's files are there, by their lengths."""
-    found = {f"{target}/{name}".removesuffix("/"): n for name, n in sizes(store / target).items()}
-    return all(found.get(name) == file["bytes"] for name, file in files.items())
+    try:
+        found = sizes(store / target)
+    except FileNotFoundError:  # it is being taken away
+        return False
+    there = {f"{target}/{name}".removesuffix("/"): size for name, size in found.items()}
+    return all(there.get(name) == file["bytes"] for name, file in files.items())
 
 
 @contextmanager
