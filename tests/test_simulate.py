@@ -236,6 +236,16 @@ def test_existing_files_are_left_alone(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["mine"]
 
 
+def test_the_folder_one_is_in_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(EcgpipeError, match="is the folder you are in; name one below it"):
+        simulate.simulate("cinc2017", Path(), records=1)
+    assert simulate.simulate("cinc2017", Path("below"), records=1, seconds=10) == 1
+    assert (tmp_path / "below" / "RECORDS").read_text() == "A00001\n"
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_fibrillation_is_irregular_and_flutter_conducts_every_second_to_fourth(seed: int) -> None:
     change = {}

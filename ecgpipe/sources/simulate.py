@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.fft import next_fast_len
 
 from ..errors import EcgpipeError
-from ..files import absolute, is_empty, publish, read_json, remove, workshop, write_json
+from ..files import absolute, is_empty, is_remote, publish, read_json, remove, workshop, write_json
 from .ecgsyn import BEATS, RHYTHMS, Floats, Span, beats, patient, slow
 from .ecgsyn import signal as ecg
 from .entry import SIMULATED
@@ -302,6 +302,8 @@ def simulate(
         made = read_json(dest / SIMULATED)
         if made["call"] == how:
             return int(made["records"])
+    if not is_remote(dest) and dest == Path.cwd():  # it would be replaced under one's feet
+        raise EcgpipeError(f"{dest}: is the folder you are in; name one below it")
     if not is_empty(dest):
         raise EcgpipeError(f"{dest}: there is something else already; choose a new or empty folder")
     partial = dest.with_name(f".{dest.name}.partial")
