@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -90,6 +90,30 @@ def moto() -> Iterator[str]:
         server.stop()
 
 
+@pytest.fixture(scope="session")
+def server() -> Iterator[None]:
+    """Give the flows a server and a database of their own."""
+    import flows  # noqa: F401  # before Prefect: it settles its defaults
+
+    from prefect.testing.utilities import prefect_test_harness  # isort: skip
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Put a shell script in the place of ``python -m ecgpipe``, to choose how a step ends."""
+
+    def make(script: str) -> None:
+        python = tmp_path / "python"
+        python.write_text(f"#!/bin/sh\n{script}\n")
+        python.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(python))
+
+    return make
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the flows last: loader processes must not be forked beside Prefect's threads."""
-    items.sort(key=lambda item: item.path.name == "test_flows.py")
+    items.sort(key=lambda item: item.path.name.startswith("test_flow"))
