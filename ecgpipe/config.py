@@ -59,6 +59,7 @@ class Training(Settings):
     seed: int = Field(0, ge=0, description="of initial weights, windows and their order")
     network: Network = Network()
     optimiser: Optimiser = Optimiser()
+    batch: int = Field(64, ge=2, description="items a batch")
     accumulate: int = Field(
         1, ge=1, description="batches an update, shared by the processes of torchrun"
     )
@@ -68,6 +69,9 @@ class Training(Settings):
     clip: float = Field(0, ge=0, description="norm that gradients are cut to; 0 leaves them")
     compile: Literal["no", "default", "reduce-overhead", "max-autotune"] = Field(
         "no", description="mode of torch.compile; reduce-overhead replays CUDA graphs"
+    )
+    cuda_graph: bool = Field(
+        True, description="on a GPU, replay an update as one CUDA graph instead of launching it"
     )
     sync_batchnorm: bool = Field(
         False, description="batch statistics over all GPUs of torchrun, not of each"
@@ -151,7 +155,14 @@ class FinetuneSettings(Training):
         True, description="the split that comes with the set, where it has one (PTB-XL)"
     )
     split_seed: int = Field(0, ge=0, description="of the test set, shared by the rows of a table")
+    resident: Literal["auto", "yes", "no"] = Field(
+        "auto", description="the set stays in the GPU's memory; auto: where a quarter of it is free"
+    )
+    parallel: int = Field(1, ge=1, description="repeats trained at a time, on the same device")
 
+
+# Settings that say how a run is computed, and not what comes out.
+HOW = ("device", "workers", "compile", "cuda_graph", "tensorboard", "resident", "parallel")
 
 S = TypeVar("S", bound=Settings)
 

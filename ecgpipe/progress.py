@@ -6,6 +6,7 @@ import json
 import math
 import sys
 import time
+from multiprocessing import parent_process
 from types import TracebackType
 from typing import Any
 
@@ -48,7 +49,8 @@ class Progress:
             desc=title,
             unit=f" {unit}",
             leave=False,
-            disable=not (shown and sys.stderr.isatty()),
+            # Processes side by side would draw their bars over each other.
+            disable=not (shown and sys.stderr.isatty() and parent_process() is None),
         )
 
     def step(self, note: str = "") -> None:

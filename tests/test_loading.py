@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import scipy.io
 import wfdb
-from torch import from_numpy
 
 from ecgpipe.config import PretrainSettings, load
 from ecgpipe.errors import EcgpipeError
@@ -22,7 +21,7 @@ from ecgpipe.loading.corpus import Corpus, open_corpus
 from ecgpipe.loading.epoch import Epoch, Feed
 from ecgpipe.loading.frames import Frames, fixed_items
 from ecgpipe.loading.recordings import (
-    batches,
+    PaddedSet,
     chunks,
     load_recordings,
     read_labels,
@@ -345,9 +344,9 @@ def test_recordings_are_padded_in_front_and_keep_their_end(cinc_shards: Path) ->
     assert (recordings.fs, recordings.leads) == (300, ("ECG",))
     assert recordings.classes == ("N", "A", "O", "~")
     keys = [f"A0000{i}" for i in (5, 1, 4, 2, 3)]
-    for batch in batches(recordings, keys, 800, 3, mean=-0.7, std=1.9):
-        columns = (batch.x, batch.scale, batch.offset, batch.length)
-        values = standardise(*map(from_numpy, columns)).numpy()
+    padded = PaddedSet.of(recordings, 800).standardised(mean=-0.7, std=1.9)
+    for batch in padded.batches(keys, 3):
+        values = standardise(batch.x, batch.scale, batch.offset, batch.length).numpy()
         for key, value, y in zip(batch.keys, values, batch.y, strict=True):
             kept = min(CINC[key], 800)
             counts = (np.arange(CINC[key]) + [*CINC].index(key) * PLACES + 1)[-kept:]
@@ -356,7 +355,9 @@ def test_recordings_are_padded_in_front_and_keep_their_end(cinc_shards: Path) ->
             assert not value[0, : 800 - kept].any()
             np.testing.assert_allclose(value[0, 800 - kept :], standard, rtol=1e-5, atol=1e-4)
             assert y == recordings.label[key]
-    assert _keys(batches(recordings, keys, 800, 3, 0, 1)) == keys
+    assert _keys(padded.batches(keys, 3)) == keys
+    assert len(padded.batches(keys, 2, first=1)) == 1  # the fifth joins the second batch
+    assert _keys(padded.batches(keys, 2, first=1)) == keys[2:]
 
 
 def test_labels_must_be_known(cinc_shards: Path, data: Data) -> None:

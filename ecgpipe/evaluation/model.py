@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BadRecord, EcgpipeError
-from ..loading.recordings import Recordings, batches
+from ..loading.recordings import PaddedSet, Recordings, chunks
 from ..models.resnet import ResNet
 from ..sources.own import from_millivolts
 from ..storage.resample import resample
@@ -24,7 +24,7 @@ from ..tasks import DOWNSTREAM
 from ..tasks.answers import ANSWERS
 from ..training.device import Device
 from ..training.loop import predict
-from ..types import Record
+from ..types import Batch, Record
 
 BATCH = 32  # windows that are computed at once
 YES = 0.5  # probability from which a class of many is answered
@@ -250,6 +250,10 @@ class Model:
         )
 
     def _probability(self, windows: Sequence[Record]) -> NDArray[np.float64]:
+        batches = (self._batch(windows[at]) for at in chunks(len(windows), BATCH))
+        return predict(self.network, batches, self.device, ANSWERS[self.answer])[1]
+
+    def _batch(self, windows: Sequence[Record]) -> Batch:
         of = {
             str(number): replace(window, key=str(number)) for number, window in enumerate(windows)
         }
@@ -262,8 +266,9 @@ class Model:
             leads=self.lead_names,
             notes=[],
         )
-        given = batches(recordings, list(of), self.samples, BATCH, *self.standardisation)
-        return predict(self.network, given, self.device, ANSWERS[self.answer])[1]
+        padded = PaddedSet.of(recordings, self.samples).standardised(*self.standardisation)
+        (batch,) = padded.batches(list(of), len(of))
+        return batch
 
 
 def _cut(record: Record, start: int, stop: int) -> Record:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import ttest_ind_from_stats
 
+from ..config import HOW
 from ..tasks import multilabel, scores
 from . import paper
 from .names import labels
@@ -20,7 +21,7 @@ from .runs import Predictions, Run, read_run
 
 # What may differ between two runs that are compared: where they start and how they are computed.
 # The training share is compared as it came out, since 0.75 may be written or left to the default.
-_FREE = ("seed", "repeats", "train_share", "device", "compile", "tensorboard")
+_FREE = ("seed", "repeats", "train_share", *HOW)
 _MANY_OF = ("auc", "fmax", "f_beta", "g_beta", "macro_f1")
 
 

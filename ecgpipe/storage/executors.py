@@ -131,7 +131,7 @@ def _on_processes(call: Callable[[str, J], R], jobs: Mapping[str, J], workers: i
     line, end = context.Pipe(duplex=False)
 
     def hire() -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(1, context, _leave_with_parent, (line,))
+        return ProcessPoolExecutor(1, context, leave_with_parent, (line,))
 
     waiting, deaths = deque(jobs), Counter[str]()
     free = [hire() for _ in range(min(workers, len(jobs)))]
@@ -166,7 +166,7 @@ def _on_processes(call: Callable[[str, J], R], jobs: Mapping[str, J], workers: i
         line.close()
 
 
-def _leave_with_parent(line: Connection) -> None:
+def leave_with_parent(line: Connection) -> None:
     """End this worker when its parent lets go of the line, or is gone.
 
     An orphan must not write beside the next run. Ctrl-C is the parent's business.

@@ -34,12 +34,12 @@ class Device:
         return self.device.type == "cuda"
 
     def move(self, batch: Batch) -> Batch:
-        """The arrays of a batch as tensors on the device."""
+        """The arrays of a batch as tensors on the device; what is there already stays."""
 
         def moved(column: Any) -> Any:
             if isinstance(column, np.ndarray) and column.dtype != object:
                 column = torch.from_numpy(np.ascontiguousarray(column))
-            if not isinstance(column, torch.Tensor):
+            if not isinstance(column, torch.Tensor) or column.device == self.device:
                 return column
             if self.is_gpu and not column.is_pinned():
                 column = column.pin_memory()  # else the CPU would wait for the copy
@@ -55,6 +55,9 @@ class Device:
         copying = torch.cuda.Stream(self.device)
         held: tuple[Batch, torch.cuda.Event] | None = None
         for arrays in batches:
+            if isinstance(arrays.x, torch.Tensor) and arrays.x.device == self.device:
+                yield arrays
+                continue
             with torch.cuda.stream(copying):
                 batch = self.move(arrays)
                 copied = copying.record_event()
@@ -71,6 +74,10 @@ class Device:
             if isinstance(column, torch.Tensor):
                 column.record_stream(computing)  # its memory is in use there too
         return batch
+
+    def has_room(self, size: int) -> bool:
+        """True where so many bytes are at most a quarter of the memory that is free; on a CPU."""
+        return not self.is_gpu or size <= torch.cuda.mem_get_info(self.device)[0] // 4
 
     def describe(self) -> dict[str, str]:
         """What it is, for a report."""
@@ -105,6 +112,8 @@ def choose(settings: Training) -> Device:
         torch.empty(1, device=device)
         if device.type == "cuda":
             torch.cuda.set_device(device)
+            torch.backends.cudnn.benchmark = True  # batches have one shape: choose kernels by time
+            torch.backends.cudnn.allow_tf32 = False  # precision fp32 means what it says
     except (RuntimeError, AssertionError) as error:
         raise EcgpipeError(
             f"setting device: {name} cannot be used ({str(error).splitlines()[0]})"

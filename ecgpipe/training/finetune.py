@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..config import FinetuneSettings
 from ..errors import EcgpipeError
 from ..files import is_there, read_json, sha256, write_json
-from ..loading.recordings import Recordings, batches, chunks, load_recordings, shuffled
-from ..models.resnet import ResNet
-from ..models.transfer import transfer
+from ..loading.recordings import Recordings, load_recordings
 from ..progress import say
-from ..storage.manifest import moments
 from ..storage.store import Store
-from ..tasks import DOWNSTREAM, TASKS, Task
-from ..tasks.answers import ANSWERS
-from .device import Device, choose
+from ..tasks import DOWNSTREAM, TASKS
+from .device import choose
 from .examples import EXAMPLES, MISJUDGED, save_examples, save_misjudged
-from .loop import Plan, finish, fit, new_network, predict
-from .pretrain import write_predictions
+from .repeats import Trainer, side_by_side
 from .run import MODEL, PREDICTIONS, RUN, claimed, describe, describe_input, load
 from .sides import draw_sides, has_folds
 
-SPLIT, TRANSFER = "split.json", "transfer.json"
+SPLIT = "split.json"
 
 
 def finetune(shards: Path, run: Path, settings: FinetuneSettings, init: Path | None = None) -> None:
@@ -56,6 +49,37 @@ def finetune(shards: Path, run: Path, settings: FinetuneSettings, init: Path | N
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise EcgpipeError("finetuning runs on one device; start it without torchrun")
+    trainer = open_trainer(shards, run, settings, init)
+    with claimed(run, trainer.description):
+        _keep_sides(run / SPLIT, trainer.sides)
+        recordings, main_lead = trainer.recordings, trainer.main_lead
+        if not is_there(run / EXAMPLES):
+            save_examples(run / EXAMPLES, recordings, trainer.sides["test"], main_lead)
+        todo = []
+        for number in range(settings.repeats):
+            if is_there(trainer.folder(number) / PREDICTIONS):
+                say(f"{trainer.folder(number)}: finished already")
+            else:
+                todo.append(number)
+        if settings.parallel > 1 and len(todo) > 1:
+            side_by_side(
+                partial(open_trainer, shards, run, settings, init), todo, settings.parallel
+            )
+        else:
+            for number in todo:
+                trainer.repeat(number)
+        if not is_there(run / MISJUDGED):
+            folders = [trainer.folder(number) for number in range(settings.repeats)]
+            save_misjudged(run / MISJUDGED, recordings, folders, main_lead)
+
+
+def open_trainer(
+    shards: Path, run: Path, settings: FinetuneSettings, init: Path | None = None
+) -> Trainer:
+    """Read a downstream set and what to start from; nothing is written.
+
+    Parameters and errors are those of :func:`finetune`.
+    """
     store = Store(shards)
     name = store.recipe["dataset"]
     task = TASKS.get(name)
@@ -96,19 +120,17 @@ def finetune(shards: Path, run: Path, settings: FinetuneSettings, init: Path | N
             },
         }
     )
-    with claimed(run, description):
-        _keep_sides(run / SPLIT, sides)
-        if not is_there(run / EXAMPLES):
-            save_examples(run / EXAMPLES, recordings, sides["test"], store.recipe["main_lead"])
-        trainer = Trainer(run, recordings, task, settings, device, description, pretrained)
-        folders = [run / f"repeat-{number:02d}" for number in range(settings.repeats)]
-        for number, (folder, side) in enumerate(zip(folders, sides["repeats"], strict=True)):
-            if is_there(folder / PREDICTIONS):
-                say(f"{folder}: finished already")
-                continue
-            trainer.repeat(number, folder, side["train"], side["validation"], sides["test"])
-        if not is_there(run / MISJUDGED):
-            save_misjudged(run / MISJUDGED, recordings, folders, store.recipe["main_lead"])
+    return Trainer(
+        run,
+        recordings,
+        store.recipe["main_lead"],
+        sides,
+        task,
+        settings,
+        device,
+        description,
+        pretrained,
+    )
 
 
 def _pretrained(init: Path, settings: FinetuneSettings) -> dict[str, Any]:
@@ -158,120 +180,3 @@ def _check_unseen(
             f"{init}: was pretrained on {len(seen)} of the test records, such as {min(seen)}; "
             + what
         )
-
-
-@dataclass(frozen=True)
-class Trainer:
-    """What the repeats of a run share."""
-
-    run: Path
-    recordings: Recordings
-    task: Task
-    settings: FinetuneSettings
-    device: Device
-    description: dict[str, Any]
-    pretrained: dict[str, Any] | None
-
-    def repeat(
-        self,
-        number: int,
-        folder: Path,
-        train: Sequence[str],
-        validation: Sequence[str],
-        test: Sequence[str],
-    ) -> None:
-        """Train once and save what the best weights answer on validation and test records."""
-        settings, recordings = self.settings, self.recordings
-        rows, answer = recordings.rows, ANSWERS[self.task.answer]
-        counted = train if settings.statistics == "train" else list(rows)
-        spread = moments(rows[key] for key in counted)
-        mean, std = spread.mean, spread.std
-        samples = round(settings.seconds * recordings.fs)
-
-        def of(keys: Sequence[str], first: int = 0) -> SizedList:
-            return SizedList(recordings, keys, samples, settings.batch, mean, std, first)
-
-        network = self._network(number)
-        title = f"finetune {self.description['name']} {number + 1}/{settings.repeats}"
-        plan = Plan(
-            title=title,
-            epochs=settings.epochs,
-            batches=lambda epoch, done: of(
-                shuffled(train, settings.seed, number, epoch), done * settings.accumulate
-            ),
-            validation=lambda: of(validation),
-            best=self.task.best,
-            patience=settings.patience,
-            card={
-                "task": self.description["dataset"],
-                "answer": self.task.answer,
-                "classes": list(recordings.classes),
-                "fs": recordings.fs,
-                "leads": len(recordings.leads),
-                "lead_names": list(recordings.leads),
-                **settings.network.model_dump(),
-                "seconds": settings.seconds,
-                "mean_mV": mean,
-                "std_mV": std,
-                "run": self.description,
-            },
-            answer=answer,
-        )
-        fit(network, plan, settings, self.device, folder)
-        sides = {"validation": validation, "test": test}
-        if self.task.answer == "many_of":  # whose decisions need thresholds from training records
-            sides = {"train": train, **sides}
-        keys = [key for side in sides.values() for key in side]
-        label, probability, _ = predict(network, of(keys), self.device, answer)
-        split = [name for name, side in sides.items() for _ in side]
-        columns = {"key": keys, "split": split}
-        write_predictions(folder / PREDICTIONS, columns, recordings.classes, label, probability)
-        finish(folder)
-
-    def _network(self, number: int) -> ResNet:
-        settings = self.settings
-        network = new_network(
-            lambda: ResNet(
-                len(self.recordings.classes),
-                len(self.recordings.leads),
-                **settings.network.model_dump(),
-            ),
-            settings.seed,
-            number,
-        )
-        if self.pretrained:
-            try:
-                fate = transfer(network, self.pretrained["network"])
-            except ValueError as error:
-                raise EcgpipeError(f"{self.description['init']['path']}: {error}") from None
-            if number == 0:
-                write_json(self.run / TRANSFER, fate)
-                told = [f"{len(fate['loaded'])} loaded"]
-                told += [f"{what}: {_shorten(fate[what])}" for what in fate if what != "loaded"]
-                say(f"finetune {self.description['name']}: tensors {'; '.join(told)}")
-        return network
-
-
-def _shorten(names: Sequence[str], shown: int = 4) -> str:
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return (", ".join(names[:shown]) or "none") + more
-
-
-@dataclass(frozen=True)
-class SizedList:
-    """Batches of recordings from the first that is wanted on, their number known."""
-
-    recordings: Recordings
-    keys: Sequence[str]
-    samples: int
-    batch: int
-    mean: float
-    std: float
-    first: int
-
-    def __len__(self) -> int:
-        return len(chunks(len(self.keys), self.batch)) - self.first
-
-    def __iter__(self) -> Any:
-        given = (self.samples, self.batch, self.mean, self.std)
-        return islice(batches(self.recordings, self.keys, *given), self.first, None)

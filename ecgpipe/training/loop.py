@@ -2,7 +2,8 @@
 
 A checkpoint holds everything that the next step depends on, and batches depend on their epoch and
 place alone. It falls on the end of an epoch, or behind the step in which the training was asked to
-end. So a run that was killed or preempted ends with the same weights, to the bit on a CPU.
+end; where epochs are short, not of each. So a run that was killed or preempted ends with the same
+weights, to the bit on a CPU.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ from .stop import Stop
 
 LAST, DIVERGED = "last.pt", "diverged.txt"
 TENSORBOARD = "tensorboard"
+SAVING = 0.05  # of the time at the most goes into checkpoints; an epoch can take less than one
+NOTHING_DONE = Sums()
 
 
 class SizedBatches(Sized, Iterable[Batch], Protocol):
@@ -93,80 +96,159 @@ def fit(
             else "is not installed; pip install 'ecgpipe[tensorboard]'"
         )
         raise EcgpipeError(f"setting tensorboard: it {why}")
-    network.to(device.device)
-    optimiser = torch.optim.Adam(
-        network.parameters(),
-        lr=settings.optimiser.lr,
-        betas=(settings.optimiser.beta1, settings.optimiser.beta2),
-        eps=settings.optimiser.eps,
-        fused=True,
-    )
-    history: list[dict[str, float]] = []
-    done = Sums()
     make_folder(run)
-    if is_there(run / LAST):
-        last = load(run / LAST)
-        network.load_state_dict(last["network"])
-        optimiser.load_state_dict(last["optimiser"])
-        history, done = last["history"], Sums(**last["done"])
-        if ranks.first:
-            where = f"update {done.steps} of epoch" if done.steps else "epoch"
-            say(
-                f"{plan.title}: continuing after {where} "
-                f"{len(history) + (done.steps > 0)} of {plan.epochs}"
-            )
-
-    def checkpoint() -> None:
-        ranks.average_buffers(network)
-        sums = vars(done.over(ranks))
-        if ranks.first:
-            state = {"network": network.state_dict(), "optimiser": optimiser.state_dict()}
-            save(run / LAST, {**state, "history": history, "done": sums})
-
-    one = Pass(network, optimiser, settings, device, ranks, plan.answer)
+    training = _Training(network, plan, settings, device, run, ranks)
+    training.resume()
     with Stop() as stop:
-        while len(history) < plan.epochs and not _stalled(history, plan.patience):
-            epoch, before, meter = len(history) + 1, done.steps, Meter(device.device)
-            batches = plan.batches(epoch, before)
-            updates = -(-len(batches) // one.each)
-            title = f"{plan.title} epoch {epoch}/{plan.epochs}"
-            shown = Progress(title, updates, "updates", shown=ranks.first)
-            with shown as bar, _listed(run / DIVERGED):
-                for sums in one.updates(batches, done, meter, stop):
-                    stepped, done = sums.steps > done.steps, sums
-                    if not stepped:  # the losses of the last updates, which are awaited together
-                        continue
-                    to_go = (plan.epochs - epoch + 1) * (before + updates) - done.steps
-                    left = clock(to_go * meter.seconds / (done.steps - before))
-                    bar.step(f"loss {done.mean_loss:.3f}, {meter.note()}, {left} left")
-            if done.steps < before + updates:
-                checkpoint()
-                raise Interrupted(f"saved after update {done.steps} of epoch {epoch}")
-            row = {"epoch": float(epoch), **done.over(ranks).row()}
-            speed, start = meter.row(), time.monotonic()
-            speed["items_per_second"] *= ranks.count
-            ranks.average_buffers(network)
-            found = ranks.share(_validate(network, plan, device, stop) if ranks.first else None)
-            if found is None:  # whoever asks may not wait for the rest of a long validation
-                checkpoint()
-                raise Interrupted(f"saved after the updates of epoch {epoch}")
-            row |= found
-            row |= speed | {"seconds": round(done.seconds + time.monotonic() - start, 2)}
-            best = max(map(plan.merit, history), default=-np.inf)
-            history.append(row)
-            done = Sums()
-            if ranks.first and plan.merit(row) > best:
-                save(run / MODEL, {**plan.card, "epoch": epoch, "network": network.state_dict()})
-            checkpoint()
-            if ranks.first:
-                _write_history(run / HISTORY, history)
-                if settings.tensorboard:
-                    _write_events(run / TENSORBOARD, row)
-                say(_line(plan, row))
+        while len(training.history) < plan.epochs and not _stalled(training.history, plan.patience):
+            training.epoch(stop)
             if ranks.any(stop.asked):
-                raise Interrupted(f"saved after epoch {epoch}")
-    if ranks.first:
-        network.load_state_dict(load(run / MODEL)["network"])
+                training.save()
+                raise Interrupted(f"saved after epoch {len(training.history)}")
+    training.end()
+
+
+class _Training:
+    """A network on its way through the epochs: all that a checkpoint holds, and how to go on."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        plan: Plan,
+        settings: Training,
+        device: Device,
+        run: Path,
+        ranks: Ranks,
+    ) -> None:
+        self.network, self.plan, self.settings = network.to(device.device), plan, settings
+        self.device, self.run, self.ranks = device, run, ranks
+        self.optimiser = torch.optim.Adam(
+            network.parameters(),
+            lr=settings.optimiser.lr,
+            betas=(settings.optimiser.beta1, settings.optimiser.beta2),
+            eps=settings.optimiser.eps,
+            fused=True,
+            capturable=device.is_gpu,  # its step may be part of a CUDA graph
+        )
+        self.history: list[dict[str, float]] = []
+        self.done = Sums()  # of the epoch that is not finished
+        self.best: dict[str, Any] | None = None  # model file of the best epoch, if not yet written
+        self.saved, self.saving = -np.inf, 0.0  # s: when it was saved last, how long that took
+
+    def resume(self) -> None:
+        """Go on from the checkpoint, if there is one."""
+        if is_there(self.run / LAST):
+            last = load(self.run / LAST)
+            self.network.load_state_dict(last["network"])
+            self.optimiser.load_state_dict(last["optimiser"])
+            for group in self.optimiser.param_groups:  # it may come from another device
+                group["capturable"] = self.device.is_gpu
+            self.history, self.done = last["history"], Sums(**last["done"])
+            if self.ranks.first:
+                where = f"update {self.done.steps} of epoch" if self.done.steps else "epoch"
+                number = len(self.history) + (self.done.steps > 0)
+                say(f"{self.plan.title}: continuing after {where} {number} of {self.plan.epochs}")
+        self.one = Pass(
+            self.network, self.optimiser, self.settings, self.device, self.ranks, self.plan.answer
+        )
+
+    def epoch(self, stop: Stop) -> None:
+        """Train and validate one epoch, or what is left of it.
+
+        Raises
+        ------
+        Interrupted
+            It was asked to end before it was through; what it did is saved.
+        """
+        plan, ranks, number = self.plan, self.ranks, len(self.history) + 1
+        meter = Meter(self.device.device)
+        if not self._updates(number, meter, stop):
+            self.save()
+            raise Interrupted(f"saved after update {self.done.steps} of epoch {number}")
+        row = {"epoch": float(number), **self.done.over(ranks).row()}
+        speed, start = meter.row(), time.monotonic()
+        speed["items_per_second"] *= ranks.count
+        ranks.average_buffers(self.network)
+        found = ranks.share(self._validate(stop) if ranks.first else None)
+        if found is None:  # whoever asks may not wait for the rest of a long validation
+            self.save()
+            raise Interrupted(f"saved after the updates of epoch {number}")
+        row |= found | speed
+        row["seconds"] = round(self.done.seconds + time.monotonic() - start, 2)
+        best = max(map(plan.merit, self.history), default=-np.inf)
+        self.history.append(row)
+        self.done = Sums()
+        if ranks.first:
+            if plan.merit(row) > best:
+                state = {name: value.clone() for name, value in self.network.state_dict().items()}
+                self.best = {**plan.card, "epoch": number, "network": state}
+            if time.monotonic() - self.saved >= self.saving / SAVING:
+                self._write()
+            _write_history(self.run / HISTORY, self.history)
+            if self.settings.tensorboard:
+                _write_events(self.run / TENSORBOARD, row)
+            say(_line(plan, row))
+
+    def _updates(self, number: int, meter: Meter, stop: Stop) -> bool:
+        """The updates of an epoch, shown while they run; False if it was asked to end."""
+        before = self.done.steps
+        batches = self.plan.batches(number, before)
+        updates = -(-len(batches) // self.one.each)
+        title = f"{self.plan.title} epoch {number}/{self.plan.epochs}"
+        shown = Progress(title, updates, "updates", shown=self.ranks.first)
+        with shown as bar, _listed(self.run / DIVERGED):
+            for sums in self.one.updates(batches, self.done, meter, stop):
+                stepped, self.done = sums.steps > self.done.steps, sums
+                if not stepped:  # the losses of the last updates, which are awaited together
+                    continue
+                to_go = (self.plan.epochs - number + 1) * (before + updates) - sums.steps
+                left = clock(to_go * meter.seconds / (sums.steps - before))
+                bar.step(f"loss {sums.mean_loss:.3f}, {meter.note()}, {left} left")
+        return self.done.steps == before + updates
+
+    def _validate(self, stop: Stop) -> dict[str, float] | None:
+        """Scores on the validation items; None if it was asked to end meanwhile."""
+
+        def until_asked() -> Iterator[Batch]:
+            for batch in self.plan.validation():
+                if stop.asked:
+                    raise Interrupted("while validating")
+                yield batch
+
+        answer = self.plan.answer
+        try:
+            label, probability, loss = predict(self.network, until_asked(), self.device, answer)
+        except Interrupted:
+            return None
+        scores = answer.scores(label, probability)
+        return {
+            "validation_loss": loss,
+            **{f"validation_{name}": score for name, score in scores.items()},
+        }
+
+    def save(self) -> None:
+        """Save where all processes are, which must call it together."""
+        self.ranks.average_buffers(self.network)
+        done = self.done.over(self.ranks)
+        if self.ranks.first:
+            self._write(done)
+
+    def _write(self, done: Sums = NOTHING_DONE) -> None:
+        start = time.monotonic()
+        if self.best:
+            save(self.run / MODEL, self.best)
+            self.best = None
+        state = {"network": self.network.state_dict(), "optimiser": self.optimiser.state_dict()}
+        save(self.run / LAST, {**state, "history": self.history, "done": vars(done)})
+        self.saved = time.monotonic()
+        self.saving = self.saved - start
+
+    def end(self) -> None:
+        """Save what is not yet saved, and take the best weights."""
+        if self.ranks.first:
+            if self.best:
+                self._write()
+            self.network.load_state_dict(load(self.run / MODEL)["network"])
 
 
 @contextmanager
@@ -191,43 +273,22 @@ def _stalled(history: list[dict[str, float]], patience: int | None) -> bool:
     return len(history) - 1 - int(np.argmax(accuracy)) >= patience
 
 
-def _validate(
-    network: nn.Module, plan: Plan, device: Device, stop: Stop
-) -> dict[str, float] | None:
-    """Scores on the validation items; None if it was asked to end meanwhile."""
-
-    def until_asked() -> Iterator[Batch]:
-        for batch in plan.validation():
-            if stop.asked:
-                raise Interrupted("while validating")
-            yield batch
-
-    try:
-        label, probability, loss = predict(network, until_asked(), device, plan.answer)
-    except Interrupted:
-        return None
-    scores = plan.answer.scores(label, probability)
-    return {
-        "validation_loss": loss,
-        **{f"validation_{name}": score for name, score in scores.items()},
-    }
-
-
-@torch.no_grad()
+@torch.inference_mode()
 def predict(
     network: nn.Module, batches: Iterable[Batch], device: Device, answer: Answer = ONE_OF
 ) -> tuple[NDArray[Any], NDArray[np.float64], float]:
     """Labels (n,) or (n, classes), probabilities (n, classes) and the mean loss over batches."""
     network.eval()
-    labels, probabilities, total = [], [], 0.0
+    labels, probabilities, losses = [], [], []
     for arrays in batches:
         batch = device.move(arrays)
         scores = answers(network, batch, device).double()
-        total += float(answer.losses(scores, batch.y).sum())
-        labels.append(batch.y.cpu().numpy())
-        probabilities.append(answer.probability(scores).cpu().numpy())
-    label = np.concatenate(labels)
-    return label, np.concatenate(probabilities), total / len(label)
+        losses.append(answer.losses(scores, batch.y).sum())
+        labels.append(batch.y)
+        probabilities.append(answer.probability(scores))
+    label = torch.cat(labels).cpu().numpy()
+    total = sum(torch.stack(losses).tolist())
+    return label, torch.cat(probabilities).cpu().numpy(), total / len(label)
 
 
 def _line(plan: Plan, row: dict[str, float]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,9 +22,10 @@ from ..types import Batch
 from .device import Device
 from .meter import Meter
 from .ranks import Ranks
+from .replay import Replay
 from .stop import Stop
 
-LOOK = 16  # updates on a GPU between two looks at the losses, since a look waits for the GPU
+LOOK = 64  # updates on a GPU between two looks at the losses, since a look waits for the GPU
 BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 SHOWN = 8  # keys in a message
 
@@ -66,6 +67,14 @@ class Sums:
         return {"train_loss": self.mean_loss, "train_accuracy": self.correct / self.seen}
 
 
+class Result(NamedTuple):
+    """What one batch came to, not awaited."""
+
+    outcome: Tensor  # (2,) float32 on the device: mean loss of an item, number of right answers
+    items: int
+    keys: Any  # of the items
+
+
 class Pass:
     """One network and its optimiser, to be taken through epochs."""
 
@@ -83,15 +92,20 @@ class Pass:
         self.each = settings.accumulate // ranks.count  # batches of an update in this process
         self.norms = [part for part in network.modules() if isinstance(part, BATCH_NORMS)]
         self.momenta = [norm.momentum or 0.0 for norm in self.norms]
-        trained: Any = network
-        if ranks.count > 1:
+        grouped: Any = network
+        if ranks.grouped:
             with warnings.catch_warnings():  # torch 2.13 has another name for it, 2.8 has not
                 warnings.simplefilter("ignore", FutureWarning)
-                trained = DistributedDataParallel(trained, broadcast_buffers=False)
-        self.no_sync = trained.no_sync if ranks.count > 1 else nullcontext
+                grouped = DistributedDataParallel(grouped, broadcast_buffers=False)
+        self.no_sync = grouped.no_sync if ranks.grouped else nullcontext
+        self.plain = self.trained = grouped
         if settings.compile != "no":
-            trained = torch.compile(trained, mode=settings.compile)
-        self.trained = trained
+            self.trained = torch.compile(grouped, mode=settings.compile)
+        self.replay: Replay | None = None
+        own_graphs = settings.compile in ("reduce-overhead", "max-autotune")
+        wanted = settings.cuda_graph and not own_graphs and self.each == 1 and not ranks.grouped
+        if wanted and device.is_gpu:
+            self.replay = Replay(lambda batch: self._compute([batch])[0], device)
 
     def updates(
         self, batches: Iterable[Batch], done: Sums, meter: Meter, stop: Stop
@@ -108,10 +122,14 @@ class Pass:
         """
         self.network.train()
         before = done.seconds
-        waiting: list[tuple[Tensor, Tensor, Batch]] = []
+        waiting: list[Result] = []
         source = self.device.ahead(meter.waiting(batches))
         while group := list(islice(source, self.each)):
-            waiting += self._update(group)
+            outcomes = self._update(group)
+            waiting += [
+                Result(outcome, len(batch.y), batch.keys)
+                for outcome, batch in zip(outcomes, group, strict=True)
+            ]
             meter.step(sum(len(batch.y) for batch in group))
             ended = self.ranks.any(stop.asked)
             done = replace(done, steps=done.steps + 1, seconds=before + meter.seconds)
@@ -124,23 +142,30 @@ class Pass:
         if waiting:
             yield _add(done, waiting)
 
-    def _update(self, group: list[Batch]) -> list[tuple[Tensor, Tensor, Batch]]:
-        """One update by a few batches; their losses and numbers of right answers, not awaited."""
+    def _update(self, group: list[Batch]) -> list[Tensor]:
+        """One update by a few batches; the outcome of each, not awaited."""
+        if self.replay and len(group[0].y) == self.settings.batch and self.replay.fits(group[0]):
+            return [self.replay(group[0])]
+        return self._compute(group)
+
+    def _compute(self, group: list[Batch]) -> list[Tensor]:
         items = sum(len(batch.y) for batch in group)
-        results = []
+        outcomes = []
         self.optimiser.zero_grad(set_to_none=True)
         for place, batch in enumerate(group):
             self._share_statistics(place, len(group))
+            # Compiled is the network for whole batches alone: each other shape would take minutes.
+            whole = len(batch.y) == self.settings.batch
             with nullcontext() if place + 1 == len(group) else self.no_sync():
-                scores = answers(self.trained, batch, self.device)
+                scores = answers(self.trained if whole else self.plain, batch, self.device)
                 loss = self.answer.losses(scores, batch.y).mean()
                 (loss * (len(batch.y) / items)).backward()
             right = self.answer.right(scores.detach(), batch.y).sum()
-            results.append((loss.detach(), right, batch))
+            outcomes.append(torch.stack([loss.detach(), right]))
         if self.settings.clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
         self.optimiser.step()
-        return results
+        return outcomes
 
     def _share_statistics(self, place: int, count: int) -> None:
         """Let an update move the running statistics once, by the mean of its batches' statistics.
@@ -164,14 +189,12 @@ def answers(network: Any, batch: Batch, device: Device) -> Tensor:
     return scores.float()
 
 
-def _add(done: Sums, waiting: list[tuple[Tensor, Tensor, Batch]]) -> Sums:
+def _add(done: Sums, waiting: list[Result]) -> Sums:
     """Add up what the device has come to; refuse a loss that is no number."""
-    losses = torch.stack([loss for loss, *_ in waiting]).tolist()
-    rights = torch.stack([right for _, right, _ in waiting]).tolist()
+    outcomes = torch.stack([result.outcome for result in waiting]).tolist()
     loss, correct, seen = done.loss, done.correct, done.seen
-    for value, right, (*_, batch) in zip(losses, rights, waiting, strict=True):
-        count = len(batch.y)
+    for (value, right), (_, items, keys) in zip(outcomes, waiting, strict=True):
         if not np.isfinite(value):
-            raise Diverged(value, list(batch.keys))
-        loss, correct, seen = loss + value * count, correct + right, seen + count
+            raise Diverged(value, list(keys))
+        loss, correct, seen = loss + value * items, correct + right, seen + items
     return replace(done, loss=loss, correct=correct, seen=seen)

@@ -23,6 +23,7 @@ class Ranks:
 
     rank: int = 0
     count: int = 1
+    grouped: bool = False  # whether torchrun started it, even if it is the only one
 
     @property
     def first(self) -> bool:
@@ -70,15 +71,14 @@ ALONE = Ranks()
 @contextmanager
 def joined(device: torch.device) -> Iterator[Ranks]:
     """Join the processes of torchrun, whose environment says who they are; alone without it."""
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count == 1:
+    if "WORLD_SIZE" not in os.environ:
         yield ALONE
         return
     distributed.init_process_group(
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE
     )
     try:
-        yield Ranks(distributed.get_rank(), count)
+        yield Ranks(distributed.get_rank(), distributed.get_world_size(), grouped=True)
     finally:
         distributed.destroy_process_group()
 

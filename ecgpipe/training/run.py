@@ -15,13 +15,12 @@ from typing import Any
 
 import torch
 
-from ..config import digest
+from ..config import HOW, digest
 from ..errors import Damaged, EcgpipeError
 from ..files import is_empty, is_there, locked, read_json, write_bytes, write_json
 from ..storage.store import Store
 
 RUN, MODEL, HISTORY, PREDICTIONS = "run.json", "model.pt", "history.csv", "predictions.csv"
-HOW = ("device", "workers", "compile", "tensorboard")  # settings that say how, not what
 PACKAGES = ("ecgpipe", "torch", "numpy", "webdataset", "zarr", "numcodecs", "soxr", "sleepecg")
 
 
