@@ -7,19 +7,19 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gpu_rows import PRETRAINED, RANDOM, Kept, Repeat, Row, groups, of_paper
-
 from ecgpipe.evaluation.paper import REPEATS
 from ecgpipe.evaluation.results import compare
 from ecgpipe.evaluation.text import fixed, markdown, mean_std, p_value, signed
 
+from .rows import PRETRAINED, RANDOM, Kept, Repeat, Row, groups, of_paper
+
 RESULTS = "results.jsonl"
 Line = dict[str, Any]
-AIMS = """Aims on one H200 or H100: ResNet-18 pretraining at 100,000 frames a second or more, the GPU
-waiting for data under 2 % of the time; ten finetunings on 75 % of CinC 2017 in under 10 minutes, on
-25 % in under 4."""
-NO_GPU = """**No GPU has been at hand so far.** What follows is the small run of the same script on a
-CPU. It shows that every stage works; none of its speeds or scores is a claim about a GPU."""
+AIMS = """Aims on one H200 or H100: ResNet-18 pretraining at 100,000 frames a second or more, the
+GPU waiting for data under 2 % of the time; ten finetunings on 75 % of CinC 2017 in under 10
+minutes, on 25 % in under 4."""
+NO_GPU = """**No GPU has been at hand so far.** What follows is the small run of the same script on
+a CPU. It shows that every stage works; none of its speeds or scores is a claim about a GPU."""
 
 
 def lines(out: Path) -> list[Line]:
@@ -46,7 +46,7 @@ def text(found: list[Line], kept: Kept) -> str:
     gpus = any(line["gpu"] for line in found)
     parts = [
         "# On a GPU\n",
-        "Written by `python benchmarks/gpu.py`, whose first lines say how to run it; do not edit.\n",
+        "Written by `python benchmarks/gpu.py`, which says how to run it in its first lines.\n",
         AIMS + "\n",
         "" if gpus else NO_GPU + "\n",
         "## The paper's rows\n",
@@ -127,8 +127,9 @@ def sections(own: list[Line]) -> list[str]:
 
 
 NOTES = {
-    "right": "Relative differences from float64 on the CPU, as norms over all elements; the limit "
-    "is for the loss and for the weights after one update.\n",
+    "right": "Relative differences from float64 on the CPU, as norms over all elements, of one "
+    "update; right is what differs by 1e-4 (fp32) or 1e-2 (bf16) at the most, or by twice as much "
+    "as the CPU does in that precision.\n",
     "speed": "Frames a second (of future prediction frames, not contexts; at 15,000 samples "
     "recordings), forward, backward and update, bf16 where the device has it. Operations and bytes "
     "of a frame are counted, bounds are those of the products and copies above.\n",
