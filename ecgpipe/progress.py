@@ -6,11 +6,12 @@ import json
 import math
 import sys
 import time
+from collections.abc import Callable
 from multiprocessing import parent_process
 from types import TracebackType
 from typing import Any
 
-SECONDS_BETWEEN_LINES = 10.0
+SECONDS_BETWEEN_LINES, SECONDS_BETWEEN_NOTES = 10.0, 0.1
 
 
 def say(line: str) -> None:
@@ -53,17 +54,19 @@ class Progress:
             disable=not (shown and sys.stderr.isatty() and parent_process() is None),
         )
 
-    def step(self, note: str = "") -> None:
-        """One more is done; the note says how it goes."""
+    def step(self, note: str | Callable[[], str] = "") -> None:
+        """One more is done; the note, made only where it is shown, says how it goes."""
         self.done += 1
-        if not self._bar.disable:
-            self._bar.set_postfix_str(note, refresh=False)
-            self._bar.update()
-            return
-        now = time.monotonic()
-        if self.shown and now - self._spoke >= SECONDS_BETWEEN_LINES:
+        bar, now = not self._bar.disable, time.monotonic()
+        due = now - self._spoke >= (SECONDS_BETWEEN_NOTES if bar else SECONDS_BETWEEN_LINES)
+        if due and self.shown:
             self._spoke = now
-            say(f"{self.title}: {self.done}/{self.total} {self.unit}  {note}".rstrip())
+            text = note if isinstance(note, str) else note()
+            if bar:
+                self._bar.set_postfix_str(text, refresh=False)
+            else:
+                say(f"{self.title}: {self.done}/{self.total} {self.unit}  {text}".rstrip())
+        self._bar.update()  # nothing where there is no bar
 
     def __enter__(self) -> Progress:
         return self

@@ -118,6 +118,21 @@ def test_replayed_updates_are_those_that_are_launched(task: str, clip: float) ->
         assert all(torch.equal(state[name], states[1][place][name]) for name in state)
 
 
+def test_an_update_that_cannot_be_recorded_is_launched(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def record(self: Replay, batch: Batch) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing\nCUDA kernel errors")
+
+    monkeypatch.setattr(Replay, "_record", record)
+    batches = some_batches(WARM_UP + 3, 6)
+    plain, replayed = (a_pass("beat", 6, flag) for flag in (False, True))
+    assert run(plain, batches).loss == run(replayed, batches).loss
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "launched; recording one failed (operation not permitted when stream is" in line
+    assert line.endswith("capturing)")
+
+
 def test_batches_of_other_shapes_are_launched() -> None:
     one = a_pass("beat", 6, True)
     run(one, some_batches(WARM_UP + 2, 6))
@@ -261,20 +276,20 @@ def test_checkpoints_are_as_rare_as_the_time_they_take(
     whole = tmp_path / "whole"
     finetune(downstream, whole, settings)
     written: list[str] = []
-    save, line = loop.save, loop._line
+    save, line = loop.save, loop.line
 
     def counted(path: Path, tree: Any) -> None:
         written.append(path.name)
         save(path, tree)
 
-    def killed(plan: Any, row: dict[str, float]) -> str:
+    def killed(title: str, epochs: int, best: str, row: dict[str, float]) -> str:
         if row["epoch"] == 4:
             raise RuntimeError("killed")
-        return line(plan, row)
+        return line(title, epochs, best, row)
 
     monkeypatch.setattr(loop, "SAVING", 1e-12)  # after the first checkpoint none is due
     monkeypatch.setattr(loop, "save", counted)
-    monkeypatch.setattr(loop, "_line", killed)
+    monkeypatch.setattr(loop, "line", killed)
     run = tmp_path / "run"
     with pytest.raises(RuntimeError, match="killed"):
         finetune(downstream, run, settings)
@@ -282,7 +297,7 @@ def test_checkpoints_are_as_rare_as_the_time_they_take(
     last = torch.load(run / "repeat-00/last.pt", weights_only=True)
     model = torch.load(run / "repeat-00/model.pt", weights_only=True)
     assert [row["epoch"] for row in last["history"]] == [model["epoch"]] == [1]
-    monkeypatch.setattr(loop, "_line", line)
+    monkeypatch.setattr(loop, "line", line)
     written.clear()
     finetune(downstream, run, settings)
     same_repeat(run / "repeat-00", whole / "repeat-00")
@@ -297,15 +312,15 @@ def test_an_interrupted_training_is_saved_at_once(
     downstream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = load(FinetuneSettings, **DOWN | {"repeats": 1, "epochs": 4})
-    line = loop._line
+    line = loop.line
 
-    def asked(plan: Any, row: dict[str, float]) -> str:
+    def asked(title: str, epochs: int, best: str, row: dict[str, float]) -> str:
         if row["epoch"] == 3:
             os.kill(os.getpid(), signal.SIGTERM)
-        return line(plan, row)
+        return line(title, epochs, best, row)
 
     monkeypatch.setattr(loop, "SAVING", 1e-12)
-    monkeypatch.setattr(loop, "_line", asked)
+    monkeypatch.setattr(loop, "line", asked)
     with pytest.raises(Interrupted, match="saved after epoch 3"):
         finetune(downstream, tmp_path, settings)
     last = torch.load(tmp_path / "repeat-00/last.pt", weights_only=True)

@@ -44,8 +44,8 @@ PRETRAIN = {
     "heart_rate-512": ("epochs=10", "steps=500", "batch=1024", "frames_per_visit=16"),
     "future-8-4-2": ("epochs=10", "steps=200", "batch=256", "frames_per_visit=2"),
 }
-SMALL = ("repeats=2", "epochs=2", "batch=8", "seconds=5", "train_share=0.02",
-         "validation_share=0.01", "test_share=0.02")  # fmt: skip
+SMALL = ("repeats=2", "epochs=2", "batch=8", "seconds=5", "train_share=0.01",
+         "validation_share=0.01", "test_share=0.01")  # fmt: skip
 SMALL_PRETRAIN = ("epochs=1", "steps=4", "batch=32", "frames_per_visit=2", "shuffle=64",
                   "validation_frames=32")  # fmt: skip
 

@@ -28,6 +28,7 @@ from ..progress import Progress, say
 from ..tasks.answers import ONE_OF, Answer
 from ..types import Batch
 from .device import Device
+from .history import line, write_events, write_history
 from .meter import Meter, clock
 from .passes import Diverged, Pass, Sums, answers
 from .ranks import ALONE, Ranks
@@ -184,10 +185,10 @@ class _Training:
                 self.best = {**plan.card, "epoch": number, "network": state}
             if time.monotonic() - self.saved >= self.saving / SAVING:
                 self._write()
-            _write_history(self.run / HISTORY, self.history)
+            write_history(self.run / HISTORY, self.history)
             if self.settings.tensorboard:
-                _write_events(self.run / TENSORBOARD, row)
-            say(_line(plan, row))
+                write_events(self.run / TENSORBOARD, row)
+            say(line(plan.title, plan.epochs, plan.best, row))
 
     def _updates(self, number: int, meter: Meter, stop: Stop) -> bool:
         """The updates of an epoch, shown while they run; False if it was asked to end."""
@@ -196,14 +197,18 @@ class _Training:
         updates = -(-len(batches) // self.one.each)
         title = f"{self.plan.title} epoch {number}/{self.plan.epochs}"
         shown = Progress(title, updates, "updates", shown=self.ranks.first)
+
+        def note() -> str:
+            to_go = (self.plan.epochs - number + 1) * (before + updates) - self.done.steps
+            left = clock(to_go * meter.seconds / (self.done.steps - before))
+            return f"loss {self.done.mean_loss:.3f}, {meter.note()}, {left} left"
+
         with shown as bar, _listed(self.run / DIVERGED):
             for sums in self.one.updates(batches, self.done, meter, stop):
                 stepped, self.done = sums.steps > self.done.steps, sums
                 if not stepped:  # the losses of the last updates, which are awaited together
                     continue
-                to_go = (self.plan.epochs - number + 1) * (before + updates) - sums.steps
-                left = clock(to_go * meter.seconds / (sums.steps - before))
-                bar.step(f"loss {sums.mean_loss:.3f}, {meter.note()}, {left} left")
+                bar.step(note)
         return self.done.steps == before + updates
 
     def _validate(self, stop: Stop) -> dict[str, float] | None:
@@ -289,28 +294,3 @@ def predict(
     label = torch.cat(labels).cpu().numpy()
     total = sum(torch.stack(losses).tolist())
     return label, torch.cat(probabilities).cpu().numpy(), total / len(label)
-
-
-def _line(plan: Plan, row: dict[str, float]) -> str:
-    score = "auc" if plan.best == "loss" else plan.best
-    return (
-        f"{plan.title}: epoch {row['epoch']:.0f}/{plan.epochs}  loss {row['train_loss']:.3f}  "
-        f"accuracy {row['train_accuracy']:.3f}  validation loss {row['validation_loss']:.3f}  "
-        f"{score} {row[f'validation_{score}']:.3f}  {row['seconds']:.0f} s  "
-        f"{row['items_per_second']:,.0f}/s, {100 * row['waited']:.0f} % waiting"
-    )
-
-
-def _write_history(path: Path, history: list[dict[str, float]]) -> None:
-    columns = list(dict.fromkeys(name for row in history for name in row))
-    lines = [",".join(columns)]
-    lines += [",".join(f"{row.get(name, np.nan):.8g}" for name in columns) for row in history]
-    write_text(path, "\n".join(lines) + "\n")
-
-
-def _write_events(folder: Path, row: dict[str, float]) -> None:
-    from torch.utils.tensorboard import SummaryWriter
-
-    with SummaryWriter(str(folder), purge_step=int(row["epoch"])) as writer:
-        for name, value in row.items():
-            writer.add_scalar(name, value, int(row["epoch"]))

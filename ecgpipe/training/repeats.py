@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from functools import cached_property
 from multiprocessing import get_context
 from multiprocessing.connection import wait
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -204,6 +206,7 @@ def side_by_side(opened: Callable[[], Trainer], todo: Sequence[int], count: int)
 def _work(line: Any, opened: Callable[[], Trainer], numbers: Any, failures: Any) -> None:
     """Train repeats until there is none left, or one fails or is interrupted."""
     leave_with_parent(line)
+    signal.signal(signal.SIGTERM, _leave)
     try:
         trainer = opened()
         for number in iter(numbers.get, None):
@@ -213,3 +216,9 @@ def _work(line: Any, opened: Callable[[], Trainer], numbers: Any, failures: Any)
         sys.exit(1)
     except Interrupted:
         sys.exit(INTERRUPTED)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """End where nothing is trained, and so nothing to be saved; only once."""
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(INTERRUPTED)

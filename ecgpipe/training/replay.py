@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from ..progress import say
 from ..types import Batch
 from .device import Device
 
@@ -38,9 +39,12 @@ class Replay:
         self.static: Batch | None = None
         self.result: Tensor | None = None
         self.graph: torch.cuda.CUDAGraph | None = None
+        self.failed = False
 
     def fits(self, batch: Batch) -> bool:
         """Whether a batch has the shapes of the recorded one, if there is one yet."""
+        if self.failed:
+            return False
         return self.static is None or all(
             old is None or old.shape == new.shape
             for old, new in zip(_tensors(self.static), _tensors(batch), strict=True)
@@ -53,7 +57,13 @@ class Replay:
             with self._beside():
                 return self.update(batch)
         if self.static is None:
-            self._record(batch)
+            try:
+                self._record(batch)
+            except RuntimeError as error:  # nothing has been computed while it was recorded
+                why = str(error).partition("\n")[0]
+                say(f"setting cuda_graph: updates are launched; recording one failed ({why})")
+                self.failed = True
+                return self.update(batch)
         assert self.static is not None
         for old, new in zip(_tensors(self.static), _tensors(batch), strict=True):
             if old is not None:
