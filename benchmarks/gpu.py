@@ -247,7 +247,8 @@ def main() -> None:
             run_stage(call, stage, min(limit, call.left))
     kept = Kept(call.out)
     for how in train_rows(call, kept, gpu_rows.chosen(facts["small"])):
-        call.write("rows", how.partition(":")[0], {"ended": how})
+        name, _, end = how.partition(": ")
+        call.write("rows", name, {"ended": end})
         gpu_report.write(call.out)
     call.write("call", "ended", {"seconds": time.monotonic() - began})
     print(gpu_report.write(call.out))

@@ -150,4 +150,4 @@ def _torchrun(bench: Bench) -> Measured:
         command += ["--out", f"{name}/run", *(f"--set={s}" for s in (*tiny, *few))]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     said = done.stderr if done.returncode else done.stdout
-    return {"right": done.returncode == 0, "said": said.strip()[-400:]}
+    return {"right": done.returncode == 0, "said": said.strip()[-400:].replace(f"{name}/", "")}
