@@ -18,8 +18,8 @@ Line = dict[str, Any]
 AIMS = """Aims on one H200 or H100: ResNet-18 pretraining at 100,000 frames a second or more, the
 GPU waiting for data under 2 % of the time; ten finetunings on 75 % of CinC 2017 in under 10
 minutes, on 25 % in under 4."""
-SMALL = """A hundredth of the set to train, to validate and to test, 5 s of each recording, two epochs:
-these scores mean nothing.
+SMALL = """A hundredth of the set to train, to validate and to test, 5 s of each recording, two
+epochs: these scores mean nothing.
 """
 NO_GPU = """**No GPU has been at hand so far.** What follows is the small run of the same script on
 a CPU. It shows that every stage works; none of its speeds or scores is a claim about a GPU."""
