@@ -250,6 +250,7 @@ class _Training:
 
     def end(self) -> None:
         """Save what is not yet saved, and take the best weights."""
+        self.one.replay = None  # a graph keeps its memory as long as something names it
         if self.ranks.first:
             if self.best:
                 self._write()

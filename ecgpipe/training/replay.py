@@ -40,6 +40,8 @@ class Replay:
         self.result: Tensor | None = None
         self.graph: torch.cuda.CUDAGraph | None = None
         self.failed = False
+        # One stream for all of them: each keeps the memory that was used on it.
+        self.beside = torch.cuda.Stream(device.device) if device.is_gpu else None
 
     def fits(self, batch: Batch) -> bool:
         """Whether a batch has the shapes of the recorded one, if there is one yet."""
@@ -86,14 +88,14 @@ class Replay:
     @contextmanager
     def _beside(self) -> Iterator[None]:
         """Compute on a stream that is not the default one, as recording asks of warm-ups."""
-        if not self.device.is_gpu:
+        if self.beside is None:
             yield
             return
-        computing, beside = torch.cuda.current_stream(), torch.cuda.Stream()
-        beside.wait_stream(computing)
-        with torch.cuda.stream(beside):
+        computing = torch.cuda.current_stream()
+        self.beside.wait_stream(computing)
+        with torch.cuda.stream(self.beside):
             yield
-        computing.wait_stream(beside)
+        computing.wait_stream(self.beside)
 
 
 def _tensors(batch: Batch) -> Batch:
