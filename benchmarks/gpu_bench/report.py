@@ -136,8 +136,9 @@ def sections(own: list[Line]) -> list[str]:
 
 NOTES = {
     "right": "Relative differences from float64 on the CPU, as norms over all elements, of one "
-    "update; right is what differs by 1e-4 (fp32) or 1e-2 (bf16) at the most, or by twice as much "
-    "as the CPU does in that precision.\n",
+    "update; right is what differs by 1e-4 (fp32) or 1e-2 (bf16) at the most, or by twice (scores, "
+    "loss) or ten times (gradient, weights) as much as the CPU does in that precision: gradients "
+    "of deep networks jump wherever rounding moves a value over the corner of a ReLU.\n",
     "speed": "Frames a second (of future prediction frames, not contexts; at 15,000 samples "
     "recordings), forward, backward and update, bf16 where the device has it. Operations and bytes "
     "of a frame are counted, bounds are those of the products and copies above. On a CPU nothing "

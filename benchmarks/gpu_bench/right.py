@@ -47,10 +47,11 @@ def right(bench: Bench) -> dict[str, Callable[[], Measured]]:
 def _against_float64(bench: Bench, name: str, precision: str) -> Measured:
     """One update beside float64 on the CPU, and beside what the CPU makes of it in this precision.
 
-    ReLUs make gradients jump, so that those of a deep network are right to the root of what its
-    arithmetic is right to. What the CPU is off is therefore a limit too, doubled.
+    ReLUs make gradients jump where rounding moves a value over 0: a few such places decide how far
+    off the gradient of a deep network is. So what the CPU is off allows a multiple of it.
     """
     limit = 1e-4 if precision == "fp32" else 1e-2
+    times = {"scores": 2, "loss": 2, "gradient": 10, "weights": 10}  # what the CPU is off
     settings = training(bench, name, batch=bench.size(34, 4), precision=precision, **EXACT)
     batch = random_batch(settings)
     on_cpu = Batch(*(c.cpu() if isinstance(c, Tensor) else c for c in batch))
@@ -74,7 +75,7 @@ def _against_float64(bench: Bench, name: str, precision: str) -> Measured:
             "weights": apart(*(list(n.parameters()) for n in (one.network, exact))),
         })  # fmt: skip
     here, cpu = off
-    right = all(here[what] <= max(limit, 2 * cpu[what]) for what in here)
+    right = all(here[what] <= max(limit, times[what] * cpu[what]) for what in here)
     return here | {f"{what}_on_CPU": value for what, value in cpu.items()} | {"right": right}
 
 
