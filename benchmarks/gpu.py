@@ -33,6 +33,9 @@ from gpu_bench import report as gpu_report
 from gpu_bench import rows as gpu_rows
 from gpu_bench.rows import Kept
 
+from ecgpipe.errors import EcgpipeError
+from ecgpipe.storage.store import Store
+
 # s at the most for each stage, which ends early; what is left of the minutes is for the rows.
 LIMITS = {"machine": 40, "right": 150, "speed": 170, "loader": 60}
 PRETRAINING_LIMIT = 180  # s
@@ -156,8 +159,6 @@ def fastest(call: Call) -> dict[str, Any]:
 
 def train_rows(call: Call, kept: Kept, rows: tuple[gpu_rows.Row, ...]) -> Iterator[str]:
     """Train what is missing of ten repeats of each row; gives what became of them."""
-    from ecgpipe.storage.store import Store
-
     stores, small = [Store(path) for path in call.shards], call.facts["small"]
     for row in rows:
         if call.left < 20:
@@ -230,6 +231,13 @@ def main() -> None:
     args = parser.parse_args()
     if wrong := set(args.again) - LIMITS.keys():
         parser.error(f"--again: no stage {', '.join(wrong)}; there are {', '.join(LIMITS)}")
+    for path in (*args.shards, *args.upstream):
+        try:
+            kind = Store(path).recipe["kind"]
+        except EcgpipeError as error:
+            parser.error(str(error))
+        if kind != "shards":
+            parser.error(f"{path}: is an archive; run `ecgpipe shard` and name its result")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what runs is ended on the way out
     began = time.monotonic()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -264,7 +272,7 @@ def look(device: str) -> dict[str, Any]:
     )
     done = subprocess.run([sys.executable, "-c", asked, device], capture_output=True, text=True)
     if done.returncode:
-        sys.exit(done.stderr)
+        sys.exit(f"gpu.py: {done.stderr.strip().splitlines()[-1]}")
     found = json.loads(done.stdout)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return {"date": now, **found, "small": not found["gpu"]}

@@ -189,3 +189,18 @@ def test_operations_and_bytes_of_a_frame() -> None:
     flops, traffic = work(settings)
     assert flops == pytest.approx(2.8e9, rel=0.02)
     assert traffic == pytest.approx(11e6, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--shards", "nothing"], "nothing: no such folder; name an archive or a folder of shards"),
+        (["--shards", "x", "--again", "spead"], "--again: no stage spead; there are machine"),
+    ],
+)
+def test_mistakes_are_one_line(words: list[str], said: str, tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks/gpu.py"), "--out", "out", *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"gpu.py: error: {said}")
+    assert not (tmp_path / "out").exists()
