@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,9 @@ from gpu_bench.rows import Kept
 from ecgpipe.errors import EcgpipeError
 from ecgpipe.storage.store import Store
 
-# s at the most for each stage, which ends early; what is left of the minutes is for the rows.
-LIMITS = {"machine": 40, "right": 150, "speed": 170, "loader": 60}
+# s at the most for each stage; most end early. What is left of the minutes is for the rows, of
+# which the first comes before the sweep of batches and networks.
+LIMITS = {"machine": 40, "right": 120, "speed": 150, "loader": 50, "sweep": 120}
 PRETRAINING_LIMIT = 180  # s
 LAST = 15  # s that are kept for ending what runs and for the report
 SAVING = 10  # s that a training gets to save after it was asked to end
@@ -104,9 +105,11 @@ def ended(command: list[str], limit: float, each: Callable[[], None] = lambda: N
         each()
 
 
-def run_stage(call: Call, stage: str, limit: float) -> None:
+def run_stage(call: Call, stage: str) -> None:
     """One stage in a process of its own; after a crash the measurements behind it get a chance."""
-    end = time.monotonic() + limit
+    if call.left < 10:
+        return
+    end = time.monotonic() + min(LIMITS[stage], call.left)
     command = [sys.executable, __file__, "--stage", stage, "--facts", json.dumps(call.facts)]
     command += ["--out", str(call.out), "--device", call.device, "--again", *call.again]
     command += ["--shards", *map(str, call.shards), "--upstream", *map(str, call.upstream)]
@@ -157,7 +160,14 @@ def fastest(call: Call) -> dict[str, Any]:
     return how
 
 
-def train_rows(call: Call, kept: Kept, rows: tuple[gpu_rows.Row, ...]) -> Iterator[str]:
+def run_rows(call: Call, rows: Sequence[gpu_rows.Row]) -> None:
+    for how in train_rows(call, Kept(call.out), rows):
+        name, _, end = how.partition(": ")
+        call.write("rows", name, {"ended": end})
+        gpu_report.write(call.out)
+
+
+def train_rows(call: Call, kept: Kept, rows: Sequence[gpu_rows.Row]) -> Iterator[str]:
     """Train what is missing of ten repeats of each row; gives what became of them."""
     stores, small = [Store(path) for path in call.shards], call.facts["small"]
     for row in rows:
@@ -219,7 +229,9 @@ def pretrain(call: Call, start: str, run: Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shards", type=Path, nargs="+", required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=8)
@@ -250,14 +262,12 @@ def main() -> None:
         measure_stage(call, args.stage)
         return
     call.write("call", "begun", {"minutes": args.minutes})
-    for stage, limit in LIMITS.items():
-        if call.left > 10:
-            run_stage(call, stage, min(limit, call.left))
-    kept = Kept(call.out)
-    for how in train_rows(call, kept, gpu_rows.chosen(facts["small"])):
-        name, _, end = how.partition(": ")
-        call.write("rows", name, {"ended": end})
-        gpu_report.write(call.out)
+    first, *others = gpu_rows.chosen(facts["small"])
+    for stage in ("machine", "right", "speed", "loader"):
+        run_stage(call, stage)
+    run_rows(call, [first])
+    run_stage(call, "sweep")
+    run_rows(call, others)
     call.write("call", "ended", {"seconds": time.monotonic() - began})
     print(gpu_report.write(call.out))
 

@@ -122,10 +122,7 @@ def sections(own: list[Line]) -> list[str]:
     begun = [line for line in own if line["stage"] == "call" and line["name"] == "begun"]
     calls = [f"{line['date']} ({number(line['values']['minutes'])} min)" for line in begun]
     parts = [f"Calls: {', '.join(calls)}." + (" Small sizes." if own[-1]["small"] else "") + "\n"]
-    titles = {"machine": "What the machine gives", "right": "Right first",
-              "speed": "How fast it trains, from its own memory",
-              "loader": "Through the loader", "pretraining": "Pretraining"}  # fmt: skip
-    for stage, title in titles.items():
+    for stage, title in TITLES.items():
         if values := of(stage):
             drawn = facts(values) if stage == "machine" else table(values)
             parts += [f"### {title}\n", NOTES.get(stage, ""), drawn]
@@ -134,6 +131,14 @@ def sections(own: list[Line]) -> list[str]:
     return [*parts, "### How the stages ended\n", markdown(["stage or row", "ended"], ends)]
 
 
+TITLES = {  # of the stages, in this order
+    "machine": "What the machine gives",
+    "right": "Right first",
+    "speed": "How fast it trains, from its own memory",
+    "loader": "Through the loader",
+    "sweep": "Other batches and networks",
+    "pretraining": "Pretraining",
+}
 NOTES = {
     "right": "Relative differences from float64 on the CPU, as norms over all elements, of one "
     "update; right is what differs by 1e-4 (fp32) or 1e-2 (bf16) at the most, or by twice (scores, "

@@ -38,9 +38,12 @@ class Speed:
 
 
 RECORDING = Speed(frame=15_000, batch=64)  # 60 s at 250 Hz
+WAYS = ("replayed", "launched", "compiled")
 SPEEDS = (
-    *(Speed(way=way) for way in ("replayed", "launched", "compiled")),
-    *(replace(RECORDING, way=way) for way in ("replayed", "launched", "compiled")),
+    *(Speed(way=way) for way in WAYS),
+    *(replace(RECORDING, way=way) for way in WAYS),
+)
+SWEEP = (
     *(Speed(batch=batch) for batch in (128, 512, 4096)),
     *(Speed(name) for name in ("ResNet-34", "ResNet-50")),
     Speed("future prediction", 512, 4096),
@@ -48,28 +51,31 @@ SPEEDS = (
     *(Speed(batch=batch, way="launched") for batch in (128, 4096)),
     *(Speed(batch=batch, way="compiled") for batch in (4096, 128)),
 )
-
-
 SMALL_SPEEDS = (
     *(Speed(frame=256, batch=4, way=way) for way in ("replayed", "launched")),
     Speed(frame=256, batch=4, way="compiled", stages=1),  # a minute less
+)
+SMALL_SWEEP = (
     *(Speed(name, 256, 4) for name in ("ResNet-34", "ResNet-50")),
     Speed("future prediction", 512, 34),
 )
 
 
 def speed(bench: Bench) -> dict[str, Callable[[], Measured]]:
-    made, recording = SPEEDS, RECORDING
-    if bench.small:
-        made, recording = SMALL_SPEEDS, SMALL_SPEEDS[0]
-    found: dict[str, Callable[[], Measured]] = {}
-    for at, what in enumerate(made):
-        found[what.name] = partial(_speed, bench, what)
-        if at == 5 or (bench.small and at == 2):  # behind the recordings, of which they are more
-            for count in (2, 3):
-                name = f"{count} processes: {recording.name}"
-                found[name] = partial(_together, bench, recording, count)
-    return found
+    """The paper's main frames, and recordings of CinC 2017, which decide how rows are trained."""
+    made = SMALL_SPEEDS if bench.small else SPEEDS
+    recording = made[0] if bench.small else RECORDING
+    together = {
+        f"{count} processes: {recording.name}": partial(_together, bench, recording, count)
+        for count in (2, 3)
+    }
+    return {what.name: partial(_speed, bench, what) for what in made} | together
+
+
+def sweep(bench: Bench) -> dict[str, Callable[[], Measured]]:
+    """Other batches and networks."""
+    made = SMALL_SWEEP if bench.small else SWEEP
+    return {what.name: partial(_speed, bench, what) for what in made}
 
 
 def _together(bench: Bench, what: Speed, count: int) -> Measured:

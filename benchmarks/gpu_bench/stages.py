@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 from .bench import Bench, Measured
 from .machine import loader, machine
 from .right import right
-from .speed import speed
+from .speed import speed, sweep
 
 STAGES: dict[str, Callable[[Bench], dict[str, Callable[[], Measured]]]] = {
     "machine": machine,
     "right": right,
     "speed": speed,
     "loader": loader,
+    "sweep": sweep,
 }
 
 
