@@ -34,7 +34,8 @@ class Speed:
 
     @property
     def name(self) -> str:
-        return f"{self.network}, {self.frame} samples, batch {self.batch}, {self.way}"
+        part = "" if self.stages == 4 else f" (stages: {self.stages})"
+        return f"{self.network}{part}, {self.frame} samples, batch {self.batch}, {self.way}"
 
 
 RECORDING = Speed(frame=15_000, batch=64)  # 60 s at 250 Hz
