@@ -260,7 +260,9 @@ def commands(document: str) -> Iterator[str]:
 SHIMS = {  # what Slurm does with a job of one node, on this machine
     "srun": 'while [ "${1#-}" != "$1" ]; do shift; done; exec "$@"',
     "scontrol": "echo 127.0.0.1",
-    "sbatch": 'setsid bash "$1" > sbatch-$$.log 2>&1 < /dev/null & echo "Submitted batch job $!"',
+    # A copy, as Slurm makes one: dask-jobqueue removes the script once sbatch returns.
+    "sbatch": 'cp "$1" job-$$.sh; setsid bash job-$$.sh > sbatch-$$.log 2>&1 < /dev/null & '
+    'echo "Submitted batch job $!"',
     "scancel": 'kill -TERM -- "-$1"',
 }
 
@@ -326,7 +328,10 @@ def test_jobs_of_slurm_convert(slurm: Place) -> None:
     }
     for path in wanted:
         shutil.rmtree(slurm.folder / path)
-    slurm.run(sys.executable, "convert.py")
+    try:
+        slurm.run(sys.executable, "convert.py")
+    finally:  # shown if the test fails
+        print(*(log.read_text() for log in slurm.folder.glob("sbatch-*.log")), sep="\n")
     for path, manifest in wanted.items():
         assert (slurm.folder / path / "manifest.json").read_bytes() == manifest
 
