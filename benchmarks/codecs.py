@@ -26,7 +26,7 @@ import zarr
 from numcodecs.registry import get_codec
 from numpy.typing import NDArray
 
-from ecgpipe.sources import Folder, find_entries, read_entry
+from ecgpipe.datasets import Folder, find_entries, read_entry
 from ecgpipe.storage.archive import SHARD
 
 PCODEC = {level: {"id": "pcodec", "level": level} for level in (4, 8)}

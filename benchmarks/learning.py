@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from ecgpipe.config import PretrainSettings, load
-from ecgpipe.evaluation.runs import Run, read_run
 from ecgpipe.experiments.presets import pretraining
-from ecgpipe.tasks.scores import class_recall
+from ecgpipe.metrics.single_label import class_recall
+from ecgpipe.training.outputs import Run, read_run
 from ecgpipe.training.pretrain import pretrain
 
 ENOUGH = 50

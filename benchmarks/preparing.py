@@ -25,8 +25,9 @@ from typing import Any
 
 import wfdb
 
+from ecgpipe.files import folder
+from ecgpipe.formats import annotations, wfdb_record
 from ecgpipe.labels import qrs
-from ecgpipe.sources import annotations, folder, wfdb_files
 from ecgpipe.storage import archive, manifest, resample, shards
 from ecgpipe.storage.archive import prepare
 from ecgpipe.storage.shards import shard
@@ -34,8 +35,8 @@ from ecgpipe.storage.shards import shard
 STAGES: dict[str, list[tuple[Any, str]]] = {
     "read the files": [(folder.Folder, "fetch")],
     "SHA-256 of files and signals": [(hashlib, "sha256"), (hashlib, "file_digest")],
-    "parse header and samples": [(wfdb_files, "read_strip")],
-    "parse annotations": [(wfdb_files, "read_annotations"), (wfdb_files, "split_annotations")],
+    "parse header and samples": [(wfdb_record, "read_signal")],
+    "parse annotations": [(wfdb_record, "read_annotations"), (wfdb_record, "split_annotations")],
     "detect QRS": [(qrs, "detect_qrs")],
     "counts, sums, rhythms": [(manifest, "record_row")],
     "compress and write Zarr": [(archive.PartWriter, "add"), (archive.PartWriter, "__exit__")],

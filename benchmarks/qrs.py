@@ -17,10 +17,10 @@ import numpy as np
 import scipy.signal
 from numpy.typing import NDArray
 
+from ecgpipe.datasets import DATASETS, Entry, Folder, icbeb2018, read_records
+from ecgpipe.formats.wfdb_record import read_signal
 from ecgpipe.labels.beats import CLASSES, beat_classes
 from ecgpipe.labels.qrs import DETECTORS, _vote, detect_qrs
-from ecgpipe.sources import SOURCES, Entry, Folder, icbeb2018, read_records
-from ecgpipe.sources.wfdb_files import read_strip
 from ecgpipe.types import Record
 
 REACH = 0.15  # s between a mark and its beat
@@ -190,7 +190,7 @@ def twelve_leads(data: Path) -> Iterator[Record]:
         folder = Folder.open(data / name)
         for header in folder.find("*.hea"):
             key = header.removesuffix(".hea")
-            strip = read_strip(key, folder.fetch((header, f"{key}.mat")))
+            strip = read_signal(key, folder.fetch((header, f"{key}.mat")))
             yield Record(key, key, *strip)
     folder = Folder.open(data / "cpsc2018")
     for file in folder.find("*.mat"):
@@ -205,7 +205,7 @@ def report_records(mitdb: list[Record]) -> None:
     table("record", "lead", "beats", "sleepecg Se", "+P", "gqrs Se", "+P")
     sums: dict[str, NDArray[np.int64]] = defaultdict(lambda: np.zeros(4, np.int64))
     matched: dict[str, NDArray[np.int64]] = defaultdict(lambda: np.zeros(len(CLASSES), np.int64))
-    classes = beat_classes(SOURCES["mitdb"].beats)
+    classes = beat_classes(DATASETS["mitdb"].beats)
     for record in mitdb:
         assert record.beats is not None
         row = []

@@ -27,10 +27,10 @@ from ecgpipe.storage.store import Store
 from ecgpipe.tasks import frames_of
 from ecgpipe.training.device import Device, choose
 from ecgpipe.training.meter import Meter
-from ecgpipe.training.passes import Pass, Sums, answers
 from ecgpipe.training.pretrain import build_network
-from ecgpipe.training.ranks import ALONE
-from ecgpipe.training.stop import Stop
+from ecgpipe.training.processes import ALONE
+from ecgpipe.training.signals import Stop
+from ecgpipe.training.updates import Pass, Sums, answers
 from ecgpipe.types import Batch
 
 

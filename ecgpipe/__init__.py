@@ -8,7 +8,7 @@ __version__ = "0.2.0"
 __all__ = ["__version__", "load_model", "open_store"]
 
 if TYPE_CHECKING:
-    from .evaluation.model import Model
+    from .inference.model import Model
     from .storage.store import Store
 
 
@@ -20,7 +20,7 @@ def open_store(path: str) -> Store:
 
 
 def load_model(path: str, device: str = "auto") -> Model:
-    """Load a trained model; see :func:`ecgpipe.evaluation.model_file.load_model`."""
-    from .evaluation.model_file import load_model  # imported late: torch costs more than a second
+    """Load a trained model; see :func:`ecgpipe.inference.model_file.load_model`."""
+    from .inference.model_file import load_model  # imported late: torch costs more than a second
 
     return load_model(path, device)

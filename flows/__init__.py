@@ -9,7 +9,7 @@ Prefect reads its settings when it is imported, so they are settled here, before
 import os
 from pathlib import Path
 
-from ecgpipe.files import cache_folder
+from ecgpipe.files.paths import cache_folder
 
 os.environ.setdefault("MPLCONFIGDIR", str(cache_folder() / "matplotlib"))  # not ~/.config
 os.environ.setdefault("PREFECT_HOME", str(cache_folder() / "prefect"))

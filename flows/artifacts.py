@@ -22,7 +22,7 @@ from prefect.artifacts import MarkdownArtifact, ProgressArtifact, TableArtifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 
-from ecgpipe.evaluation.text import plain
+from ecgpipe.reports.text import plain
 from flows.story import refused, story
 
 Kind = Literal["markdown", "progress", "table"]

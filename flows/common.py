@@ -18,16 +18,8 @@ from prefect.tasks import exponential_backoff
 from pydantic import BeforeValidator, Field
 
 from ecgpipe.config import Settings
-from ecgpipe.errors import (
-    BUSY,
-    DAMAGED,
-    INTERRUPTED,
-    MISTAKE,
-    REFUSED,
-    UNREACHABLE,
-    EcgpipeError,
-)
-from ecgpipe.files import absolute, place
+from ecgpipe.errors import BUSY, DAMAGED, INTERRUPTED, MISTAKE, REFUSED, UNREACHABLE, EcgpipeError
+from ecgpipe.files.paths import absolute, to_path
 from flows.artifacts import StepArtifacts, name_of
 from flows.process import ending, execute
 
@@ -84,7 +76,7 @@ def step(
 ) -> State:
     """Run one ``ecgpipe`` command as a task; its end is a state, never a stack trace."""
     try:
-        where = absolute(place(output))
+        where = absolute(to_path(output))
     except EcgpipeError as error:
         return Failed(message=str(error))
     logger, shown = get_run_logger(), StepArtifacts(command, where, name_of(output))

@@ -14,10 +14,10 @@ from prefect.states import Completed, Failed, State
 from pydantic import Field
 
 from ecgpipe.errors import EcgpipeError, Interrupted
-from ecgpipe.evaluation.text import markdown
 from ecgpipe.experiments.execute import Gpus, run
 from ecgpipe.experiments.plan import Step, plan
-from ecgpipe.files import absolute, place
+from ecgpipe.files.paths import absolute, to_path
+from ecgpipe.reports.text import markdown
 from flows.artifacts import Live, name_of, spared
 from flows.command import main
 from flows.common import KILLED, NAMES, SOME_REFUSED, Place, code_of, run_step
@@ -31,7 +31,7 @@ Experiment = Literal[
 
 def planned(preset: str, out: str, data: str | None, only: str, jobs: int = 1) -> list[Step]:
     """The plan of the flow with these parameters; see :func:`ecgpipe.experiments.plan.plan`."""
-    return plan(preset, place(out), place(data) if data else None, only)
+    return plan(preset, to_path(out), to_path(data) if data else None, only)
 
 
 @flow(name="reproduce", flow_run_name="{out}")

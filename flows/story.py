@@ -11,7 +11,7 @@ from threading import Lock
 from typing import Any
 
 from ecgpipe.errors import EcgpipeError
-from ecgpipe.evaluation.text import markdown, plain
+from ecgpipe.reports.text import markdown, plain
 
 MOST = 1000  # rows of a table of refused records; the manifest has them all
 FIRST = ("records", "refused", "excluded", "patients", "hours")  # of the counts
@@ -71,8 +71,8 @@ def _counts(totals: Mapping[str, Any]) -> str:
 
 
 def _training(output: Path) -> Iterator[str]:
-    from ecgpipe.evaluation.runs import read_run
-    from ecgpipe.evaluation.wording import summary
+    from ecgpipe.reports.sentences import summary
+    from ecgpipe.training.outputs import read_run
 
     run = read_run(output)
     if run.finished:
@@ -102,7 +102,7 @@ def _training(output: Path) -> Iterator[str]:
 
 def _curves(histories: list[dict[str, Any]], score: str) -> Iterator[str]:
     """Loss and score over the epochs, as images that are part of the text."""
-    from ecgpipe.evaluation.figures import BLUES, REDS, Curve, curves
+    from ecgpipe.plots.curves import BLUES, REDS, Curve, curves
 
     def curve(label: str, colour: str, column: str) -> Curve:
         return Curve(label, colour, [history[column] for history in histories])

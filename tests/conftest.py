@@ -59,7 +59,7 @@ def recordings() -> Path:
 @pytest.fixture(scope="session")
 def icentia(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A simulated Icentia11k of four patients with two segments of 60 s."""
-    from ecgpipe.sources.simulate import simulate
+    from ecgpipe.simulator.simulate import simulate
 
     folder = tmp_path_factory.mktemp("simulated") / "icentia11k"
     simulate("icentia11k", folder, patients=4, segments=2, seconds=60)
@@ -69,7 +69,7 @@ def icentia(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def cinc(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A simulated CinC 2017 of 40 records of 10 s."""
-    from ecgpipe.sources.simulate import simulate
+    from ecgpipe.simulator.simulate import simulate
 
     folder = tmp_path_factory.mktemp("simulated") / "cinc2017"
     simulate("cinc2017", folder, records=40, seconds=10)

@@ -13,7 +13,7 @@ import wfdb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecgpipe.sources.annotations import SYMBOLS, parse
+from ecgpipe.formats.annotations import SYMBOLS, parse
 
 NONE, EMPTY = b"", b"\0\0"
 TABLE = {label.label_store: label.symbol for label in wfdb.io.annotation.ann_labels}

@@ -18,8 +18,8 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ecgpipe.datasets import read_records
 from ecgpipe.errors import BadRecord, EcgpipeError
-from ecgpipe.sources import read_records
 from ecgpipe.storage import archive as module
 from ecgpipe.storage.archive import PartWriter, prepare
 from ecgpipe.storage.manifest import moments, record_row

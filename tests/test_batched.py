@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ecgpipe.datasets import Folder, find_entries, icentia11k, icentia11k_batched, read_entry
 from ecgpipe.errors import BadRecord
-from ecgpipe.sources import Folder, find_entries, icentia11k, icentia11k_batched, read_entry
-from ecgpipe.sources.unpickle import unpickle
+from ecgpipe.formats.pickles import unpickle
 from ecgpipe.storage.archive import prepare
 from ecgpipe.types import Record
 

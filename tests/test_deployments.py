@@ -20,8 +20,8 @@ import pytest
 import torch
 import yaml
 
+from ecgpipe.datasets import DATASETS
 from ecgpipe.experiments.presets import PRESETS
-from ecgpipe.sources import SOURCES
 from ecgpipe.storage.archive import prepare
 from ecgpipe.storage.shards import shard
 from ecgpipe.storage.store import open_store
@@ -136,7 +136,7 @@ def test_every_flow_and_set_has_a_deployment() -> None:
         assert set(one["tags"]) == {flow, one["name"], *(["gpu"] if trains else [])}
     flows = {path.stem for path in (ROOT / "flows").glob("*.py") if "@flow(" in path.read_text()}
     assert there.keys() == flows
-    assert there["prepare"] == there["shard"] == set(SOURCES)
+    assert there["prepare"] == there["shard"] == set(DATASETS)
     assert there["pretrain"] == {"beat", "rhythm", "heart_rate", "future"}
     assert there["finetune"] == there["report"] == {"cinc2017", "ptbxl", "icbeb2018"}
     assert there["reproduce"] <= PRESETS.keys()

@@ -20,20 +20,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ecgpipe.config import FinetuneSettings, PretrainSettings, load
 from ecgpipe.errors import EcgpipeError, Interrupted
-from ecgpipe.files import make_folder
+from ecgpipe.files.paths import make_folder
 from ecgpipe.models.resnet import ResNet
 from ecgpipe.storage.archive import prepare
 from ecgpipe.storage.shards import shard
 from ecgpipe.training import loop
+from ecgpipe.training.cuda_graph import WARM_UP, Replay
 from ecgpipe.training.device import choose
 from ecgpipe.training.finetune import finetune
 from ecgpipe.training.loop import new_network
 from ecgpipe.training.meter import Meter
-from ecgpipe.training.passes import Diverged, Pass, Sums
 from ecgpipe.training.pretrain import build_network
-from ecgpipe.training.ranks import ALONE
-from ecgpipe.training.replay import WARM_UP, Replay
-from ecgpipe.training.stop import Stop
+from ecgpipe.training.processes import ALONE
+from ecgpipe.training.signals import Stop
+from ecgpipe.training.updates import Diverged, Pass, Sums
 from ecgpipe.types import Batch
 
 DOWN = {"device": "cpu", "precision": "fp32", "batch": 8, "epochs": 2, "seconds": 2, "repeats": 3}

@@ -10,11 +10,11 @@ import databases as db
 import pytest
 import servers
 
+from ecgpipe.datasets import download as module
+from ecgpipe.datasets.download import fetch
 from ecgpipe.errors import EcgpipeError
-from ecgpipe.sources import address
-from ecgpipe.sources import fetch as module
-from ecgpipe.sources.fetch import fetch
-from ecgpipe.sources.folder import SUMS
+from ecgpipe.files import address
+from ecgpipe.files.folder import SUMS
 from ecgpipe.storage.archive import prepare
 
 

@@ -23,10 +23,10 @@ from prefect.settings import PREFECT_API_URL  # isort: skip
 
 
 from ecgpipe.config import FinetuneSettings, PretrainSettings, load
+from ecgpipe.datasets import DATASETS
 from ecgpipe.experiments.execute import rooms
 from ecgpipe.experiments.presets import PRESETS, PRETRAININGS
-from ecgpipe.sources import SOURCES
-from ecgpipe.sources.simulate import simulate
+from ecgpipe.simulator.simulate import simulate
 from ecgpipe.storage.store import open_store
 from flows.finetune import finetune
 from flows.prepare import DataSet, prepare
@@ -109,7 +109,7 @@ def test_trainings_of_an_experiment_are_dealt_to_the_gpus(server, stand_in, tmp_
 def test_the_choices_of_the_flows_are_those_of_the_commands():
     assert get_args(Experiment) == tuple(PRESETS)
     assert get_args(Pretraining) == tuple(PRETRAININGS)
-    assert get_args(DataSet) == tuple(SOURCES)
+    assert get_args(DataSet) == tuple(DATASETS)
 
 
 def test_settings_stand_over_the_preset(server, stand_in, tmp_path):

@@ -18,8 +18,8 @@ import servers
 from fsspec.config import conf
 
 from ecgpipe.errors import BadRecord, EcgpipeError, Unreachable
-from ecgpipe.sources import address, folder
-from ecgpipe.sources.folder import SUMS, Folder
+from ecgpipe.files import address, folder
+from ecgpipe.files.folder import SUMS, Folder
 
 
 @pytest.fixture(autouse=True)

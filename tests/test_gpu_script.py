@@ -18,7 +18,7 @@ import pytest
 from scipy.stats import ttest_ind_from_stats
 
 from ecgpipe.experiments.presets import Row
-from ecgpipe.sources.simulate import simulate
+from ecgpipe.simulator.simulate import simulate
 from ecgpipe.storage.archive import prepare
 from ecgpipe.storage.shards import shard
 from ecgpipe.storage.store import Store

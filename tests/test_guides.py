@@ -27,7 +27,7 @@ from ecgpipe import errors
 from ecgpipe.config import PretrainSettings, load
 from ecgpipe.storage.archive import prepare
 from ecgpipe.storage.shards import shard
-from ecgpipe.training.ranks import check_shares
+from ecgpipe.training.processes import check_shares
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
@@ -160,7 +160,7 @@ def test_a_data_set_of_ones_own(place: Place) -> None:
     signals = clinic(place.folder / "raw/clinic")
     prepared, *_ = place.follow("docs/own_data.md")
     assert "24 records of 12 patients" in prepared
-    module = (place.folder / "ecgpipe/sources/clinic.py").read_text()
+    module = (place.folder / "ecgpipe/datasets/clinic.py").read_text()
     assert sum(bool(line.strip()) for line in module.splitlines()) <= 32
     store = ecgpipe.open_store(place.folder / "archive/clinic")
     for key, wanted in signals.items():

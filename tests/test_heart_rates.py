@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ecgpipe.datasets import read_records
 from ecgpipe.labels.heart_rates import CLASSES, label_frames
-from ecgpipe.sources import read_records
 
 RELEASED: dict[str, Any] = {"margin": 0, "drop_first": True}
 

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ecgpipe.datasets import DATASETS, read_records
 from ecgpipe.errors import EcgpipeError
 from ecgpipe.labels.beats import CLASSES, beat_classes, label_frames
-from ecgpipe.sources import SOURCES, read_records
 from ecgpipe.types import Marks
 
-ICENTIA, MITDB = SOURCES["icentia11k"].beats, SOURCES["mitdb"].beats
+ICENTIA, MITDB = DATASETS["icentia11k"].beats, DATASETS["mitdb"].beats
 WANTED = {
     "normal": "N L R e j n",
     "pac": "A J S",
@@ -171,7 +171,7 @@ def test_frames_and_marks_moved_together_keep_their_label(
 def test_rule_on_real_annotations(
     recordings: Path, name: str, records: int | None, frame: int
 ) -> None:
-    symbols = SOURCES[name].beats
+    symbols = DATASETS[name].beats
     rng, seen = np.random.default_rng(0), set()
     for record in islice(read_records(name, recordings / name), records):
         assert record.beats is not None

@@ -19,21 +19,21 @@ from matplotlib.image import imread
 from numpy.typing import NDArray
 from test_docs import blocks
 
+from ecgpipe.datasets import DATASETS
 from ecgpipe.errors import EcgpipeError
-from ecgpipe.evaluation.card import write_card
-from ecgpipe.evaluation.counts import count
-from ecgpipe.evaluation.marks import BEAT_NAMES, RHYTHM_NAMES, Stretch, rhythm_stretches
-from ecgpipe.evaluation.strip import clock, plot, seconds_of
 from ecgpipe.labels.beats import CLASS_OF_SYMBOL
 from ecgpipe.labels.rhythms import beat_rhythms, note_classes
-from ecgpipe.sources import SOURCES
+from ecgpipe.plots.ecg import clock, plot, seconds_of
+from ecgpipe.plots.marks import BEAT_NAMES, RHYTHM_NAMES, Stretch, rhythm_stretches
+from ecgpipe.reports.counts import count
+from ecgpipe.reports.data_card import write_card
 from ecgpipe.storage.archive import prepare
 from ecgpipe.storage.inspect import inspect, text
 from ecgpipe.storage.shards import shard
 from ecgpipe.storage.store import open_store
 from ecgpipe.types import Marks
 
-ICENTIA, MITDB = SOURCES["icentia11k"].rhythms, SOURCES["mitdb"].rhythms
+ICENTIA, MITDB = DATASETS["icentia11k"].rhythms, DATASETS["mitdb"].rhythms
 INK, ALARM, BLUE = "#16191c", "#b3261e", "#2f6db0"
 
 
@@ -102,7 +102,7 @@ def test_stretches_are_what_beats_are_labelled_by(recordings: Path, tmp_path: Pa
 
 
 def test_everything_has_a_name() -> None:
-    for source in SOURCES.values():
+    for source in DATASETS.values():
         assert set(source.beats) <= BEAT_NAMES.keys()
         assert {note.strip("()") for note in source.rhythms} - {""} <= RHYTHM_NAMES.keys()
     assert set(BEAT_NAMES) == set(CLASS_OF_SYMBOL)

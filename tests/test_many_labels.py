@@ -16,14 +16,14 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ecgpipe.config import FinetuneSettings, PretrainSettings, load
 from ecgpipe.errors import EcgpipeError
-from ecgpipe.evaluation.report import write_report
-from ecgpipe.evaluation.wording import summary
+from ecgpipe.reports.report import write_report
+from ecgpipe.reports.sentences import summary
 from ecgpipe.storage.archive import prepare
 from ecgpipe.storage.shards import shard
-from ecgpipe.tasks.answers import ANSWERS
+from ecgpipe.tasks.objectives import OBJECTIVES
 from ecgpipe.training.finetune import finetune
 from ecgpipe.training.pretrain import pretrain
-from ecgpipe.training.sides import draw_sides
+from ecgpipe.training.splits import draw_sides
 
 DX = ("426783006", "164889003", "270492004", "164909002,284470004", "59118001,164884008")
 QUICK = {"device": "cpu", "precision": "fp32", "batch": 8, "epochs": 3, "seconds": 1, "repeats": 2}
@@ -200,7 +200,7 @@ def test_what_a_network_is_trained_on_is_not_tested(
 def test_many_of_is_the_mean_of_its_decisions() -> None:
     scores = torch.randn(7, 4, generator=torch.Generator().manual_seed(1))
     y = (torch.arange(28).reshape(7, 4) % 3 == 0).float()
-    many = ANSWERS["many_of"]
+    many = OBJECTIVES["many_of"]
     by_class = [binary_cross_entropy_with_logits(scores[:, c], y[:, c]) for c in range(4)]
     assert many.losses(scores, y).mean() == pytest.approx(float(sum(by_class)) / 4, abs=1e-6)
     decisions = many.probability(scores).numpy() >= 0.5

@@ -10,8 +10,8 @@ import pytest
 from scipy.io import savemat
 
 from ecgpipe.errors import BadRecord
+from ecgpipe.inference.inputs import InputFormat, read_recording
 from ecgpipe.loading.recordings import Label, Recordings
-from ecgpipe.sources.own import Told, read_own
 from ecgpipe.training.examples import save_examples
 
 FS = 250
@@ -30,7 +30,7 @@ def _table(path: Path, *columns: np.ndarray, names: str = "", end: str = "") -> 
 )
 def test_times_are_no_lead_and_give_the_rate(name: str, tmp_path: Path) -> None:
     times = TIMES * (1000 if "ms" in name else 1)
-    record = read_own(_table(tmp_path / "a.csv", times, TRACE, names=f"{name},'ECG'"))
+    record = read_recording(_table(tmp_path / "a.csv", times, TRACE, names=f"{name},'ECG'"))
     assert (record.fs, record.leads) == (FS, ("ECG",))
     np.testing.assert_allclose(record.millivolts()[0], TRACE, atol=1e-6)
 
@@ -39,13 +39,13 @@ def test_times_are_no_lead_and_give_the_rate(name: str, tmp_path: Path) -> None:
 def test_what_rises_all_the_time_is_no_lead(names: str, tmp_path: Path) -> None:
     path = _table(tmp_path / "a.csv", TIMES + 7, TRACE, names=names)
     with pytest.raises(BadRecord, match=rf"column {names.partition(',')[0] or 1} rises from line"):
-        read_own(path, Told(fs=FS))
+        read_recording(path, InputFormat(fs=FS))
 
 
 @pytest.mark.parametrize("names", ["", "I,II"])
 def test_a_comma_behind_the_last_column(names: str, tmp_path: Path) -> None:
     path = _table(tmp_path / "a.csv", TRACE, -TRACE, names=names, end=",")
-    record = read_own(path, Told(fs=FS))
+    record = read_recording(path, InputFormat(fs=FS))
     assert record.samples == 500 and len(record.leads) == 2
     np.testing.assert_allclose(record.millivolts(), [TRACE, -TRACE], atol=1e-6)
 
@@ -57,7 +57,7 @@ def test_a_rate_that_is_none(fs: float, suffix: str, tmp_path: Path) -> None:
     save = np.savez if suffix == ".npz" else lambda file, **arrays: savemat(file, arrays)
     save(path, signal=TRACE, fs=fs)
     with pytest.raises(BadRecord, match=r"says a sampling rate of .* Hz; mend it in the file"):
-        read_own(path)
+        read_recording(path)
 
 
 def test_damaged_files_are_named(tmp_path: Path) -> None:
@@ -72,12 +72,12 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     for name, content in {**cases, "damaged.npz": bytes(packed)}.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(BadRecord, match=rf"{name}: no readable (MATLAB|NumPy) file"):
-            read_own(tmp_path / name, Told(fs=FS))
+            read_recording(tmp_path / name, InputFormat(fs=FS))
 
 
 def test_examples_of_recordings_without_a_class(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", TRACE)
-    record = read_own(tmp_path / "a.npy", Told(fs=FS))
+    record = read_recording(tmp_path / "a.npy", InputFormat(fs=FS))
     labels: dict[str, Label] = {"a": (), "b": (1,), "c": (0, 2), "d": ()}
     records = dict.fromkeys(labels, record)
     recordings = Recordings(records, {}, labels, ("A", "B", "C"), FS, record.leads, [])

@@ -16,13 +16,13 @@ from scipy.stats import t as student
 from sklearn.metrics import f1_score, roc_auc_score
 
 from ecgpipe.errors import EcgpipeError
-from ecgpipe.evaluation import paper, recordings, tables
-from ecgpipe.evaluation.paper import BEST, ICBEB, PTBXL, Conditions, Score, Start
-from ecgpipe.evaluation.report import write_report
-from ecgpipe.evaluation.results import compare, rows
-from ecgpipe.evaluation.runs import read_run
-from ecgpipe.evaluation.sections import label_efficiency
-from ecgpipe.evaluation.wording import summary
+from ecgpipe.reports import paper, recordings, tables
+from ecgpipe.reports.paper import BEST, ICBEB, PTBXL, Conditions, Score, Start
+from ecgpipe.reports.report import write_report
+from ecgpipe.reports.results import compare, rows
+from ecgpipe.reports.sections import label_efficiency
+from ecgpipe.reports.sentences import summary
+from ecgpipe.training.outputs import read_run
 
 RESNET_18 = Conditions("cinc2017", 0.75, 250.0, 18)
 

@@ -21,16 +21,16 @@ from sklearn.metrics import f1_score
 
 import ecgpipe
 from ecgpipe.config import FinetuneSettings, PretrainSettings, load
+from ecgpipe.datasets.icbeb2018 import LEADS
 from ecgpipe.errors import BadRecord, EcgpipeError
-from ecgpipe.evaluation import predict
-from ecgpipe.evaluation.export import export
-from ecgpipe.evaluation.model import Model
-from ecgpipe.evaluation.model_card import card_text, model_card
-from ecgpipe.evaluation.model_file import find_model, load_model
-from ecgpipe.evaluation.timeline import plot_answer
+from ecgpipe.inference import predict
+from ecgpipe.inference.export import export
+from ecgpipe.inference.inputs import InputFormat, from_millivolts, read_recording
+from ecgpipe.inference.model import Model
+from ecgpipe.inference.model_card import card_text, model_card
+from ecgpipe.inference.model_file import find_model, load_model
 from ecgpipe.models.resnet import ResNet
-from ecgpipe.sources.icbeb2018 import LEADS
-from ecgpipe.sources.own import Told, from_millivolts, read_own
+from ecgpipe.plots.timeline import plot_answer
 from ecgpipe.storage.archive import prepare
 from ecgpipe.storage.resample import resample
 from ecgpipe.storage.shards import shard
@@ -94,7 +94,7 @@ def test_raw_files_give_what_training_has_predicted(run: str, runs: Path, cinc: 
     assert len(tested) == 8
     assert np.ptp([float(row["p_N"]) for row in tested]) > 0.05
     for row in tested:
-        record = read_own(cinc / row["key"])
+        record = read_recording(cinc / row["key"])
         assert record.fs == 300 and chosen.fs == 125
         expected = [float(row[f"p_{name}"]) for name in chosen.classes]
         np.testing.assert_allclose(chosen.of_record(record).probability[-1], expected, atol=1e-5)
@@ -103,10 +103,10 @@ def test_raw_files_give_what_training_has_predicted(run: str, runs: Path, cinc: 
 
 
 def test_every_format_gives_the_same_counts(tmp_path: Path, cinc: Path) -> None:
-    wfdb = read_own(cinc / "A00001.hea")
+    wfdb = read_recording(cinc / "A00001.hea")
     counts = wfdb.signal[0].astype(np.int64)
-    assert np.array_equal(read_own(cinc / "A00001").signal, wfdb.signal)
-    assert np.array_equal(read_own(cinc / "A00001.mat").signal, wfdb.signal)
+    assert np.array_equal(read_recording(cinc / "A00001").signal, wfdb.signal)
+    assert np.array_equal(read_recording(cinc / "A00001.mat").signal, wfdb.signal)
     shutil.copy(cinc / "A00001.mat", tmp_path / "bare.mat")
     np.save(tmp_path / "column.npy", counts[:, None])
     np.savez(tmp_path / "named.npz", signal=counts / 1000, fs=300, leads=["V2"])
@@ -118,15 +118,15 @@ def test_every_format_gives_the_same_counts(tmp_path: Path, cinc: Path) -> None:
     (tmp_path / "german.csv").write_text("\n".join(["time (ms);V2", *german]))
     (tmp_path / "plain.txt").write_text("\n".join(map(str, counts)))
     of = {
-        "bare.mat": Told(fs=300, gain=1000),
-        "column.npy": Told(fs=300, unit="uV"),
-        "named.npz": Told(),
-        "timed.csv": Told(),
-        "german.csv": Told(),
-        "plain.txt": Told(fs=300, unit="µV", leads=("V2",)),
+        "bare.mat": InputFormat(fs=300, gain=1000),
+        "column.npy": InputFormat(fs=300, unit="uV"),
+        "named.npz": InputFormat(),
+        "timed.csv": InputFormat(),
+        "german.csv": InputFormat(),
+        "plain.txt": InputFormat(fs=300, unit="µV", leads=("V2",)),
     }
     for name, told in of.items():
-        record = read_own(tmp_path / name, told)
+        record = read_recording(tmp_path / name, told)
         assert record.fs == 300, name
         assert record.leads == (("ecg",) if name in ("bare.mat", "column.npy") else ("V2",)), name
         assert np.array_equal(record.signal, wfdb.signal), name
@@ -136,7 +136,7 @@ def test_cpsc_in_its_original_form(tmp_path: Path) -> None:
     millivolts = np.random.default_rng(1).normal(0, 0.3, (12, 1500)).round(3)
     databases.icbeb(tmp_path, "A0001", millivolts)
     (path,) = tmp_path.rglob("A0001.mat")
-    record = read_own(path)
+    record = read_recording(path)
     assert (record.fs, record.leads) == (500, LEADS)
     np.testing.assert_allclose(record.millivolts(), millivolts, atol=1e-6)
 
@@ -153,39 +153,39 @@ def _save(path: Path, array: Any) -> None:
 
 
 LONG = np.zeros(900)
-BROKEN: list[tuple[str, Any, Told, str]] = [
-    ("a.npy", LONG, Told(), r"a\.npy: does not say its sampling rate; give it with --fs"),
-    ("a.npy", LONG[:80], Told(fs=100), r"80 samples at 100 Hz, less than 1 s"),
-    ("a.npy", np.append(LONG, np.nan), Told(fs=100), r"1 samples are no numbers; fill them"),
-    ("a.npy", LONG + 900, Told(fs=100), r"900\.0 mV, where int16 .* with --unit or --gain"),
-    ("a.npy", np.zeros((2, 3, 400)), Told(fs=100), r"shape \(2, 3, 400\); leads by samples"),
-    ("a.npy", LONG.astype(str), Told(fs=100), r"holds no real numbers"),
-    ("a.npy", np.zeros((2, 400)), Told(fs=100, leads=("I",)), r"1 names \(I\) for 2 leads of 400"),
-    ("a.npz", {"x": LONG, "y": LONG}, Told(fs=100), r"which of x, y is the signal\? name it"),
-    ("a.npz", {"signal": LONG, "fs": 250}, Told(fs=100), r"a\.npz: says 250 Hz, and --fs 100"),
-    ("a.mat", {"a": LONG, "b": LONG}, Told(fs=100), r"which of a, b is the signal"),
-    ("b.mat", None, Told(fs=100), r"b\.mat: no such recording; name a file of one of WFDB"),
-    ("a.csv", "", Told(fs=100), r"a\.csv: no table of numbers"),
-    ("a.csv", "I,II\n1,x\n2,3", Told(fs=100), r"'x' in column 2 is no number"),
-    ("a.csv", "I,II\n1,2,3\n2,3,4", Told(fs=100), r"3 columns under 2 names"),
-    ("a.csv", "1,2\n1,2,3\n2,3,4", Told(fs=100), r"no table of numbers \("),
-    ("a.csv", "time,I\n0,1\n0.1,1\n0.9,1\n1,1", Told(), r"column time is not evenly spaced"),
-    ("a.csv", "time,I\n1,1\n1,1\n1,1", Told(), r"column time does not rise"),
-    ("a.csv", "I,II\n" + "1,2\n" * 200, Told(fs=100, leads=("I", "V")), r"leave --leads out"),
-    ("a.doc", "1 2 3", Told(fs=100), r"a\.doc: of an unknown kind; there are WFDB"),
-    ("a.hea", "a/2 1 250 4000\n", Told(), r"a record of several segments"),
-    ("a.hea", "a 1 250 4000\na.dat 16 200/mV 16 0 0 0 0 I\n", Told(), r"a\.dat: missing"),
+BROKEN: list[tuple[str, Any, InputFormat, str]] = [
+    ("a.npy", LONG, InputFormat(), r"a\.npy: does not say its sampling rate; give it with --fs"),
+    ("a.npy", LONG[:80], InputFormat(fs=100), r"80 samples at 100 Hz, less than 1 s"),
+    ("a.npy", np.append(LONG, np.nan), InputFormat(fs=100), r"1 samples are no numbers; fill them"),
+    ("a.npy", LONG + 900, InputFormat(fs=100), r"900\.0 mV, where int16 .* with --unit or --gain"),
+    ("a.npy", np.zeros((2, 3, 400)), InputFormat(fs=100), r"shape \(2, 3, 400\); leads by samples"),
+    ("a.npy", LONG.astype(str), InputFormat(fs=100), r"holds no real numbers"),
+    ("a.npy", np.zeros((2, 400)), InputFormat(fs=100, leads=("I",)), r"1 names \(I\) for 2 leads"),
+    ("a.npz", {"x": LONG, "y": LONG}, InputFormat(fs=100), r"which of x, y is the signal\?"),
+    ("a.npz", {"signal": LONG, "fs": 250}, InputFormat(fs=100), r"says 250 Hz, and --fs 100"),
+    ("a.mat", {"a": LONG, "b": LONG}, InputFormat(fs=100), r"which of a, b is the signal"),
+    ("b.mat", None, InputFormat(fs=100), r"b\.mat: no such recording; name a file of one of WFDB"),
+    ("a.csv", "", InputFormat(fs=100), r"a\.csv: no table of numbers"),
+    ("a.csv", "I,II\n1,x\n2,3", InputFormat(fs=100), r"'x' in column 2 is no number"),
+    ("a.csv", "I,II\n1,2,3\n2,3,4", InputFormat(fs=100), r"3 columns under 2 names"),
+    ("a.csv", "1,2\n1,2,3\n2,3,4", InputFormat(fs=100), r"no table of numbers \("),
+    ("a.csv", "time,I\n0,1\n0.1,1\n0.9,1\n1,1", InputFormat(), r"column time is not evenly spaced"),
+    ("a.csv", "time,I\n1,1\n1,1\n1,1", InputFormat(), r"column time does not rise"),
+    ("a.csv", "I,II\n" + "1,2\n" * 200, InputFormat(fs=100, leads=("I", "V")), "leave --leads out"),
+    ("a.doc", "1 2 3", InputFormat(fs=100), r"a\.doc: of an unknown kind; there are WFDB"),
+    ("a.hea", "a/2 1 250 4000\n", InputFormat(), r"a record of several segments"),
+    ("a.hea", "a 1 250 4000\na.dat 16 200/mV 16 0 0 0 0 I\n", InputFormat(), r"a\.dat: missing"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "content", "told", "match"), BROKEN)
 def test_what_cannot_be_read_says_why(
-    name: str, content: Any, told: Told, match: str, tmp_path: Path
+    name: str, content: Any, told: InputFormat, match: str, tmp_path: Path
 ) -> None:
     if content is not None:
         _save(tmp_path / name, content)
     with pytest.raises(BadRecord, match=match) as error:
-        read_own(tmp_path / name, told)
+        read_recording(tmp_path / name, told)
     assert "\n" not in str(error.value)
     assert str(tmp_path) in str(error.value)
 
@@ -201,7 +201,7 @@ def test_what_cannot_be_read_says_why(
 )
 def test_what_is_told_must_make_sense(given: dict[str, Any], match: str) -> None:
     with pytest.raises(EcgpipeError, match=match):
-        Told(**given)
+        InputFormat(**given)
 
 
 def test_each_window_is_answered_by_itself(model: Model) -> None:
@@ -300,7 +300,7 @@ def test_models_that_are_none(runs: Path, tmp_path: Path) -> None:
 def test_a_pretrained_network_answers_by_frames(runs: Path, icentia: Path) -> None:
     model = load_model(runs / "beat", "cpu")
     (path, *_) = sorted(icentia.rglob("*_s00.hea"))
-    answer = model.of_record(read_own(path))
+    answer = model.of_record(read_recording(path))
     assert model.classes == ("normal", "pac", "aberrated", "pvc", "undefined")
     assert len(answer.start) == -(-15000 // 256)
     with pytest.raises(BadRecord, match=r"1 s, where this network has only seen frames of 1\.024"):
@@ -352,7 +352,7 @@ def test_one_bad_record_does_not_stop_the_others(
     tree = json.loads(run.stdout)
     assert [item["record"] for item in tree["records"]] == [str(names[0]), str(names[2])]
     for item in tree["records"]:
-        answer = model.of_record(read_own(Path(item["record"])))
+        answer = model.of_record(read_recording(Path(item["record"])))
         assert [len(item["windows"]), item["stop_s"]] == [2, 10]
         expected = dict(zip(model.classes, answer.probability[-1].round(6), strict=True))
         assert item["probability"] == pytest.approx(expected, abs=2e-6)
@@ -440,7 +440,7 @@ def test_a_card_refuses_predictions_of_something_else(runs: Path, tmp_path: Path
 
 
 def test_resampling_is_that_of_the_shards(model: Model, cinc: Path) -> None:
-    record = read_own(cinc / "A00002")
+    record = read_recording(cinc / "A00002")
     at_its_rate = resample(record, model.fs)
     np.testing.assert_array_equal(
         model.of_record(record).probability, model.of_record(at_its_rate).probability

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from run_folders import finetune, pretrain
 
-from ecgpipe.evaluation.protocol import differences
-from ecgpipe.evaluation.report import write_report
-from ecgpipe.evaluation.runs import read_run
+from ecgpipe.reports.protocol import differences
+from ecgpipe.reports.report import write_report
+from ecgpipe.training.outputs import read_run
 
 
 def test_the_full_protocol_is_like_for_like(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
+from ecgpipe.datasets import read_records
 from ecgpipe.errors import EcgpipeError
 from ecgpipe.labels.qrs import DETECTORS, _apart, _vote, detect_qrs, main_lead
-from ecgpipe.sources import read_records
 from ecgpipe.types import Record
 
 BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "qrs.py"

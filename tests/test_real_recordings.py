@@ -13,7 +13,7 @@ import pytest
 import scipy.io
 import wfdb
 
-from ecgpipe.sources import icentia11k, mitdb
+from ecgpipe.datasets import icentia11k, mitdb
 from ecgpipe.storage.archive import prepare
 from ecgpipe.storage.store import Store, open_store
 from ecgpipe.storage.verify import verify

@@ -14,8 +14,8 @@ import servers
 from fsspec.config import conf
 
 from ecgpipe.errors import EcgpipeError, Unreachable
-from ecgpipe.sources import address
-from ecgpipe.sources.folder import Folder
+from ecgpipe.files import address
+from ecgpipe.files.folder import Folder
 from ecgpipe.storage.archive import prepare
 from ecgpipe.storage.verify import verify
 

@@ -15,13 +15,13 @@ from scipy.stats import ttest_ind
 from sklearn.metrics import f1_score
 
 from ecgpipe.errors import EcgpipeError
-from ecgpipe.evaluation.figures import strip
-from ecgpipe.evaluation.paper import Score
-from ecgpipe.evaluation.report import write_report
-from ecgpipe.evaluation.results import rows
-from ecgpipe.evaluation.runs import Example, read_run
-from ecgpipe.evaluation.sections import label_efficiency
-from ecgpipe.evaluation.text import fixed, mean_std, percent, signed
+from ecgpipe.plots.curves import strip
+from ecgpipe.reports.paper import Score
+from ecgpipe.reports.report import write_report
+from ecgpipe.reports.results import rows
+from ecgpipe.reports.sections import label_efficiency
+from ecgpipe.reports.text import fixed, mean_std, percent, signed
+from ecgpipe.training.outputs import Example, read_run
 
 
 def f1_of_files(folder: Path, average: str | None = "macro") -> list[Any]:

@@ -15,8 +15,8 @@ from pathlib import Path
 import databases as db
 import pytest
 
+from ecgpipe.datasets import Folder, find_entries
 from ecgpipe.errors import Busy, EcgpipeError
-from ecgpipe.sources import Folder, find_entries
 from ecgpipe.storage.archive import prepare
 from ecgpipe.storage.parts import _claimed
 from ecgpipe.storage.store import open_store

@@ -12,6 +12,7 @@ import wfdb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ecgpipe.datasets import DATASETS, icentia11k, mitdb, read_records
 from ecgpipe.labels.rhythms import (
     CLASSES,
     beat_rhythms,
@@ -20,7 +21,6 @@ from ecgpipe.labels.rhythms import (
     note_classes,
     stretches,
 )
-from ecgpipe.sources import SOURCES, icentia11k, mitdb, read_records
 from ecgpipe.types import NO_MARKS, Marks
 
 NAMES = {"(N": "normal", "(SBR": "normal", "(AFIB": "afib", "(AFL": "aflutter"}
@@ -269,7 +269,7 @@ def test_real_records_of_mitdb(recordings: Path) -> None:
 @pytest.mark.parametrize("frame", [512, 2048])
 @pytest.mark.parametrize(("name", "count"), [("mitdb", None), ("icentia11k", 5)])
 def test_real_frames(recordings: Path, name: str, count: int | None, frame: int) -> None:
-    symbols = SOURCES[name].rhythms
+    symbols = DATASETS[name].rhythms
     rng, seen = np.random.default_rng(0), Counter[str]()
     for record in islice(read_records(name, recordings / name), count):
         assert record.beats is not None

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ecgpipe.datasets import Entry, select
 from ecgpipe.errors import EcgpipeError
-from ecgpipe.sources import Entry, select
 
 
 @given(

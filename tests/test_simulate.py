@@ -14,8 +14,8 @@ import pytest
 import wfdb
 
 from ecgpipe.errors import EcgpipeError
-from ecgpipe.sources import ecgsyn, simulate
-from ecgpipe.sources.ecgsyn import BEATS, RHYTHMS, Beats, Floats, Patient, Span
+from ecgpipe.simulator import ecgsyn, simulate
+from ecgpipe.simulator.ecgsyn import BEATS, RHYTHMS, Beats, Floats, Patient, Span
 
 FS = 250
 

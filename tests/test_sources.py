@@ -10,9 +10,8 @@ import databases as db
 import numpy as np
 import pytest
 
-from ecgpipe.errors import BadRecord, EcgpipeError
-from ecgpipe.sources import (
-    SOURCES,
+from ecgpipe.datasets import (
+    DATASETS,
     Folder,
     cinc2017,
     find_entries,
@@ -20,7 +19,8 @@ from ecgpipe.sources import (
     icentia11k,
     read_records,
 )
-from ecgpipe.sources import mitdb as mit
+from ecgpipe.datasets import mitdb as mit
+from ecgpipe.errors import BadRecord, EcgpipeError
 from ecgpipe.types import Record
 
 
@@ -268,7 +268,7 @@ def test_a_folder_that_does_not_hold_the_set_is_a_mistake_of_the_call(tmp_path: 
 def test_parts_are_whole_patients_and_stay_when_patients_arrive_behind(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(SOURCES, name, replace(SOURCES[name], patients_per_part=3))
+    monkeypatch.setitem(DATASETS, name, replace(DATASETS[name], patients_per_part=3))
     if name == "icentia11k":
         made = [db.icentia(tmp_path, p, s, 10).name for p in range(4) for s in range(p % 2 + 1)]
     elif name == "mitdb":

@@ -9,8 +9,8 @@ import databases as db
 import numpy as np
 import pytest
 
+from ecgpipe.datasets import read_records
 from ecgpipe.errors import EcgpipeError
-from ecgpipe.sources import read_records
 from ecgpipe.storage.archive import prepare
 from ecgpipe.storage.inspect import inspect, text
 from ecgpipe.storage.shards import shard

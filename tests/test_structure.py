@@ -16,9 +16,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "ecgpipe").rglob("*.py"))
 ORDER = (
-    {"errors", "types", "config", "files", "progress"}, {"sources"}, {"labels"}, {"storage"},
-    {"loading"}, {"models"}, {"tasks"}, {"training"}, {"evaluation"}, {"experiments"},
-    {"cli"},
+    {"errors", "types", "config", "progress"}, {"files"}, {"formats"}, {"datasets"}, {"simulator"},
+    {"labels"}, {"storage"}, {"loading"}, {"models"}, {"metrics"}, {"tasks"}, {"training"},
+    {"inference"}, {"plots"}, {"reports"}, {"experiments"}, {"cli"},
 )  # fmt: skip
 PLACE = {name: place for place, names in enumerate(ORDER) for name in names}
 HEAVY = {"torch", "zarr", "wfdb", "pandas", "prefect", "matplotlib"}

@@ -22,11 +22,11 @@ from sklearn.metrics import f1_score
 
 from ecgpipe.config import FinetuneSettings, PretrainSettings, load
 from ecgpipe.errors import EcgpipeError, Interrupted
-from ecgpipe.evaluation.report import write_report
 from ecgpipe.models.resnet import ResNet
+from ecgpipe.reports.report import write_report
 from ecgpipe.storage.archive import prepare
 from ecgpipe.storage.shards import shard
-from ecgpipe.training import loop, passes
+from ecgpipe.training import loop, updates
 from ecgpipe.training.finetune import finetune
 from ecgpipe.training.pretrain import pretrain
 
@@ -191,7 +191,7 @@ def test_asked_in_the_middle_of_a_validation_it_ends_the_same(
             os.kill(os.getpid(), signal.SIGTERM)
         return answer(network, batch, device)
 
-    for module in (loop, passes):
+    for module in (loop, updates):
         monkeypatch.setattr(module, "answers", answers)
     for epoch in (1, 2):
         with pytest.raises(Interrupted, match=rf"^saved after the updates of epoch {epoch}$"):

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import scipy.io
 
+from ecgpipe.datasets import DATASETS, Folder, find_entries, icbeb2018, ptbxl, read_entry
 from ecgpipe.errors import BadRecord, EcgpipeError
 from ecgpipe.labels.statements import chosen_classes, select_statements, why_excluded
-from ecgpipe.sources import SOURCES, Folder, find_entries, icbeb2018, ptbxl, read_entry
 from ecgpipe.storage.archive import prepare
 from ecgpipe.storage.shards import shard
 from ecgpipe.types import Record
@@ -422,4 +422,4 @@ def test_both_sets_name_a_lead_that_their_records_have(tmp_path: Path) -> None:
     db.challenge(tmp_path, "A0001")
     for name in ("ptbxl", "icbeb2018"):
         (record,) = _read(name, tmp_path)[0].values()
-        assert SOURCES[name].main_lead in record.leads
+        assert DATASETS[name].main_lead in record.leads

@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 import wfdb
 
+from ecgpipe.datasets import icentia11k, mitdb
 from ecgpipe.errors import EcgpipeError
-from ecgpipe.files import sha256, write_json
+from ecgpipe.files.atomic import sha256, write_json
 from ecgpipe.labels.rhythms import CLASSES, beat_rhythms
-from ecgpipe.sources import icentia11k, mitdb
 from ecgpipe.storage import compare
 from ecgpipe.storage.archive import prepare
 from ecgpipe.storage.manifest import merge, record_row

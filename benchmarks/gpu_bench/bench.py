@@ -17,9 +17,9 @@ from ecgpipe.errors import EcgpipeError
 from ecgpipe.storage.store import Store
 from ecgpipe.training.device import Device, choose
 from ecgpipe.training.loop import new_network
-from ecgpipe.training.passes import Pass
 from ecgpipe.training.pretrain import build_network
-from ecgpipe.training.ranks import ALONE
+from ecgpipe.training.processes import ALONE
+from ecgpipe.training.updates import Pass
 from ecgpipe.types import Batch
 
 Measured = dict[str, Any]

@@ -20,11 +20,11 @@ from ecgpipe.loading.corpus import open_corpus
 from ecgpipe.loading.epoch import Epoch, Feed
 from ecgpipe.storage.store import Store
 from ecgpipe.tasks import frames_of
+from ecgpipe.training.cuda_graph import WARM_UP, Replay
 from ecgpipe.training.device import Device
 from ecgpipe.training.meter import Meter
-from ecgpipe.training.passes import Sums
-from ecgpipe.training.replay import WARM_UP, Replay
-from ecgpipe.training.stop import Stop
+from ecgpipe.training.signals import Stop
+from ecgpipe.training.updates import Sums
 
 from .bench import GB, TERA, Bench, Measured, a_pass, at_250, random_batch, seconds, training, wait
 

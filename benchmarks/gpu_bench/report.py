@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ecgpipe.evaluation.paper import REPEATS
-from ecgpipe.evaluation.results import compare
-from ecgpipe.evaluation.text import fixed, markdown, mean_std, p_value, signed
+from ecgpipe.reports.paper import REPEATS
+from ecgpipe.reports.results import compare
+from ecgpipe.reports.text import fixed, markdown, mean_std, p_value, signed
 
 from .rows import PRETRAINED, RANDOM, Kept, Repeat, Row, groups, of_paper
 

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from ecgpipe.config import PretrainSettings
 from ecgpipe.models.resnet import standardise
-from ecgpipe.tasks.answers import ONE_OF
+from ecgpipe.tasks.objectives import SINGLE_LABEL
+from ecgpipe.training.cuda_graph import WARM_UP
 from ecgpipe.training.device import choose
 from ecgpipe.training.loop import Plan, fit
 from ecgpipe.training.meter import Meter
-from ecgpipe.training.passes import Diverged, Sums
-from ecgpipe.training.replay import WARM_UP
-from ecgpipe.training.stop import Stop
+from ecgpipe.training.signals import Stop
+from ecgpipe.training.updates import Diverged, Sums
 from ecgpipe.types import Batch
 
 from .bench import NETWORKS, Bench, Measured, a_pass, at_250, build, random_batch, training
@@ -57,7 +57,7 @@ def _against_float64(bench: Bench, name: str, precision: str) -> Measured:
     on_cpu = Batch(*(c.cpu() if isinstance(c, Tensor) else c for c in batch))
     exact = build(settings).double()
     scores = forward(exact, on_cpu)
-    loss = ONE_OF.losses(scores, on_cpu.y).mean()
+    loss = SINGLE_LABEL.losses(scores, on_cpu.y).mean()
     loss.backward()
     adam = settings.optimiser
     torch.optim.Adam(exact.parameters(), lr=adam.lr, eps=adam.eps).step()

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from ecgpipe.config import HOW, FinetuneSettings, PretrainSettings, Training, digest, load
-from ecgpipe.evaluation.paper import Cell, Conditions, Score, Start, cells
-from ecgpipe.evaluation.results import spread
-from ecgpipe.evaluation.runs import read_predictions
 from ecgpipe.experiments.presets import PRETRAININGS, Row
+from ecgpipe.metrics.single_label import scores_one_of
+from ecgpipe.reports.paper import Cell, Conditions, Score, Start, cells
+from ecgpipe.reports.results import spread
 from ecgpipe.storage.store import Store
-from ecgpipe.tasks.scores import scores_one_of
+from ecgpipe.training.outputs import read_predictions
 
 FILES = ("history.csv", "predictions.csv")
 # In the order of their worth: random weights first, which the paper has numbers of; then the same

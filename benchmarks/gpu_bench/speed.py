@@ -16,8 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from ecgpipe.config import PretrainSettings
 from ecgpipe.models.future import FuturePrediction
 from ecgpipe.models.resnet import ResNet
+from ecgpipe.training.cuda_graph import WARM_UP
 from ecgpipe.training.device import choose
-from ecgpipe.training.replay import WARM_UP
 
 from .bench import GB, NETWORKS, TERA, Bench, Measured, a_pass, build, random_batch, training, wait
 

@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperCommand
 
 from ..errors import INTERRUPTED, MISTAKE, UNREACHABLE, EcgpipeError, Interrupted
-from ..files import cache_folder, is_away
+from ..files.paths import cache_folder, is_connection_error
 from . import data, train, use
 from .options import settings_help
 
@@ -77,7 +77,7 @@ def main() -> None:
             print("ecgpipe: interrupted; the same command continues", file=sys.stderr)
         raise
     except Exception as error:
-        if is_away(error):
+        if is_connection_error(error):
             what = "check the address, the credentials and the network; the same command continues"
             print(f"ecgpipe: a place could not be reached ({error}); {what}", file=sys.stderr)
             sys.exit(UNREACHABLE)

@@ -9,14 +9,14 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import DAMAGED, REFUSED
-from ..files import here, place
+from ..files.paths import local_path, to_path
 from ..progress import print_json
 from .options import AsJson, Dask, Source, Store, Workers
 
 
 def simulate(
     name: Annotated[str, typer.Argument(help="icentia11k or cinc2017.")],
-    dest: Annotated[Path, typer.Argument(parser=place, help="Folder to write, new or empty.")],
+    dest: Annotated[Path, typer.Argument(parser=to_path, help="Folder to write, new or empty.")],
     patients: Annotated[int | None, typer.Option(help="icentia11k: patients. [16]")] = None,
     segments: Annotated[int | None, typer.Option(help="icentia11k: segments of each. [3]")] = None,
     records: Annotated[int | None, typer.Option(help="cinc2017: records. [240]")] = None,
@@ -24,7 +24,7 @@ def simulate(
     seed: Annotated[int, typer.Option(min=0, help="Another one makes other patients.")] = 0,
 ) -> None:
     """Write a small simulated data set in the files of the real one."""
-    from ..sources.simulate import simulate
+    from ..simulator.simulate import simulate
     from ..storage.inspect import counted
 
     sizes: Any = {
@@ -40,14 +40,15 @@ def simulate(
 def fetch(
     name: Annotated[str, typer.Argument(help="cinc2017, mitdb or ptbxl.")],
     dest: Annotated[
-        Path, typer.Argument(parser=here, help="Folder of the copy, new or to be continued.")
+        Path,
+        typer.Argument(parser=local_path, help="Folder of the copy, new or to be continued."),
     ],
     source: Annotated[
         str | None, typer.Option("--from", help="Another address than PhysioNet's.")
     ] = None,
 ) -> None:
     """Copy a small data set from PhysioNet and check its digests."""
-    from ..sources.fetch import fetch
+    from ..datasets.download import fetch
 
     print(fetch(name, dest, source))
 
@@ -56,7 +57,7 @@ def prepare(
     name: Annotated[str, typer.Argument(help="icentia11k, mitdb, cinc2017, ptbxl or icbeb2018.")],
     source: Source,
     archive: Annotated[
-        Path, typer.Argument(parser=place, help="Folder of the archive, new or to be continued.")
+        Path, typer.Argument(parser=to_path, help="Folder of the archive, new or to be continued.")
     ],
     patients: Annotated[
         str | None, typer.Option(help="Numbers of patients: 0-999 or 7,12,20-29. [all]")
@@ -79,9 +80,9 @@ def prepare(
 
 
 def shard(
-    archive: Annotated[Path, typer.Argument(parser=place, help="Folder of a finished archive.")],
+    archive: Annotated[Path, typer.Argument(parser=to_path, help="Folder of a finished archive.")],
     shards: Annotated[
-        Path, typer.Argument(parser=place, help="Folder of the shards, new or to be continued.")
+        Path, typer.Argument(parser=to_path, help="Folder of the shards, new or to be continued.")
     ],
     fs: Annotated[float, typer.Option(min=1, help="Sampling rate of the shards, Hz.")] = 250,
     codec: Annotated[str, typer.Option(help="Of the signals: pcodec, zstd or lz4.")] = "pcodec",

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from ..files import here, place
+from ..files.paths import local_path, to_path
 
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; by default one per core.")]
 Dask = Annotated[
@@ -21,9 +21,11 @@ Source = Annotated[
     str, typer.Argument(help="Raw files: a folder, s3://…, https://…, or a .zip of them.")
 ]
 Store = Annotated[
-    Path, typer.Argument(parser=place, help="An archive or a folder of shards, or its URL.")
+    Path, typer.Argument(parser=to_path, help="An archive or a folder of shards, or its URL.")
 ]
-Config = Annotated[Path | None, typer.Option(parser=here, help="File of settings, TOML or JSON.")]
+Config = Annotated[
+    Path | None, typer.Option(parser=local_path, help="File of settings, TOML or JSON.")
+]
 Assignments = Annotated[
     list[str] | None,
     typer.Option(
@@ -33,7 +35,7 @@ Assignments = Annotated[
 Seed = Annotated[int | None, typer.Option(min=0, help="Of weights and of the order of data. [0]")]
 Out = Annotated[
     Path,
-    typer.Option(parser=place, help="Folder of the run; one that holds it already is continued."),
+    typer.Option(parser=to_path, help="Folder of the run; one that holds it already is continued."),
 ]
 
 AsJson = Annotated[bool, typer.Option("--json", help="The result as JSON, for scripts.")]

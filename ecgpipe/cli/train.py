@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..errors import REFUSED, EcgpipeError
-from ..files import place
+from ..files.paths import to_path
 from ..progress import print_json
 from .options import AsJson, Assignments, Config, Out, Seed
 
@@ -18,7 +18,7 @@ FIRST = os.environ.get("RANK", "0") == "0"  # of the processes of torchrun one s
 
 def pretrain(
     shards: Annotated[
-        list[Path], typer.Argument(parser=place, help="Folders of shards of upstream data sets.")
+        list[Path], typer.Argument(parser=to_path, help="Folders of shards of upstream data sets.")
     ],
     out: Out,
     task: Annotated[
@@ -49,7 +49,7 @@ def pretrain(
 
 def finetune(
     shards: Annotated[
-        Path, typer.Argument(parser=place, help="Folder of shards of a downstream data set.")
+        Path, typer.Argument(parser=to_path, help="Folder of shards of a downstream data set.")
     ],
     out: Out,
     init: Annotated[str, typer.Option(help="A pretraining run, or random.")] = "random",
@@ -65,20 +65,22 @@ def finetune(
     settings = load(FinetuneSettings, config, assignments or (), repeats=repeats, seed=seed)
     from ..training.finetune import finetune
 
-    finetune(shards, out, settings, None if init == "random" else place(init))
+    finetune(shards, out, settings, None if init == "random" else to_path(init))
     _say_run(out, as_json)
 
 
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(parser=place, help="Folders of pretraining and finetuning runs.")
+        list[Path],
+        typer.Argument(parser=to_path, help="Folders of pretraining and finetuning runs."),
     ],
     out: Annotated[
-        Path, typer.Option(parser=place, help="The page; its table goes beside it as .csv and .md.")
+        Path,
+        typer.Option(parser=to_path, help="The page; its table goes beside it as .csv and .md."),
     ],
 ) -> None:
     """Write a report on runs: a page, its table as CSV and Markdown."""
-    from ..evaluation.report import write_report
+    from ..reports.report import write_report
 
     for path in write_report(runs, out).values():
         print(path)
@@ -92,10 +94,10 @@ def reproduce(
             "demo, smoke (on simulated recordings)."
         ),
     ],
-    out: Annotated[Path, typer.Option(parser=place, help="Folder for everything that is made.")],
+    out: Annotated[Path, typer.Option(parser=to_path, help="Folder for everything that is made.")],
     data: Annotated[
         Path | None,
-        typer.Option(parser=place, help="Folder of the real data sets, each in one of its name."),
+        typer.Option(parser=to_path, help="Folder of the real data sets, each in one of its name."),
     ] = None,
     only: Annotated[
         str, typer.Option(help="Finetunings whose names match, such as 'random*'.")
@@ -137,7 +139,7 @@ def reproduce(
 
 
 def _say_run(path: Path, as_json: bool) -> None:
-    from ..evaluation.results import outcome
-    from ..evaluation.wording import summary
+    from ..reports.results import outcome
+    from ..reports.sentences import summary
 
     print_json(outcome(path)) if as_json else print(summary(path))

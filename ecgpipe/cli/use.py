@@ -8,19 +8,21 @@ from typing import Annotated
 import typer
 
 from ..errors import REFUSED, EcgpipeError
-from ..files import here, place
+from ..files.paths import local_path, to_path
 from ..progress import print_json, say
 from .options import AsJson, Store
 
 Model = Annotated[
-    Path, typer.Argument(parser=place, help="A model.pt, or a run: of repeats, the best.")
+    Path, typer.Argument(parser=to_path, help="A model.pt, or a run: of repeats, the best.")
 ]
 
 
 def inspect(
     path: Annotated[
         Path,
-        typer.Argument(parser=place, help="An archive, a folder of shards, a model.pt, or a run."),
+        typer.Argument(
+            parser=to_path, help="An archive, a folder of shards, a model.pt, or a run."
+        ),
     ],
     as_json: AsJson = False,
 ) -> None:
@@ -31,7 +33,7 @@ def inspect(
     from ..storage.inspect import inspect, text
 
     if path.is_file() or not (path / "recipe.json").is_file():
-        from ..evaluation.model_card import card_text, is_model, model_card
+        from ..inference.model_card import card_text, is_model, model_card
 
         if is_model(path):
             model = model_card(path)
@@ -44,22 +46,22 @@ def inspect(
 def plot(
     store: Store,
     key: Annotated[str, typer.Argument(help="The record.")],
-    out: Annotated[Path, typer.Option(parser=place, help="The picture: .png, .svg or .pdf.")],
+    out: Annotated[Path, typer.Option(parser=to_path, help="The picture: .png, .svg or .pdf.")],
     start: Annotated[str, typer.Option(help="In the record: s, m:ss or h:mm:ss.")] = "0",
     seconds: Annotated[float, typer.Option(help="How much is drawn, s.")] = 10,
 ) -> None:
     """Draw a stretch of a record on ECG paper, with its marks."""
-    from ..evaluation.strip import plot
+    from ..plots.ecg import plot
 
     print(plot(store, key, out, start, seconds))
 
 
 def card(
     store: Store,
-    out: Annotated[Path, typer.Option(parser=place, help="The page.")],
+    out: Annotated[Path, typer.Option(parser=to_path, help="The page.")],
 ) -> None:
     """Write a data card: one HTML page on what a store holds."""
-    from ..evaluation.card import write_card
+    from ..reports.data_card import write_card
 
     print(write_card(store, out))
 
@@ -67,7 +69,8 @@ def card(
 def predict(
     model: Model,
     records: Annotated[
-        list[Path], typer.Argument(parser=here, help="WFDB, .mat, .csv, .npy or .npz files.")
+        list[Path],
+        typer.Argument(parser=local_path, help="WFDB, .mat, .csv, .npy or .npz files."),
     ],
     fs: Annotated[float | None, typer.Option(help="Their rate, Hz, where they lack it.")] = None,
     unit: Annotated[
@@ -85,7 +88,7 @@ def predict(
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(parser=place, help="Draw the recording and its answer: .png, .svg or .pdf."),
+        typer.Option(parser=to_path, help="Draw the recording and its answer: .png, .svg or .pdf."),
     ] = None,
     as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="A row for every window.")] = False,
@@ -98,17 +101,17 @@ def predict(
         raise EcgpipeError("--json and --csv: give one of them")
     if plot and len(records) > 1:
         raise EcgpipeError(f"--plot {plot}: draws one recording, and {len(records)} are named")
-    from ..evaluation import predict as answers
-    from ..evaluation.model_file import load_model
-    from ..sources.own import Told
+    from ..inference import predict as answers
+    from ..inference.inputs import InputFormat
+    from ..inference.model_file import load_model
 
     names = tuple(name.strip() for name in leads.split(",")) if leads else None
-    told = Told(fs, unit, gain, names)
+    told = InputFormat(fs, unit, gain, names)
     network = load_model(model)
     refused: list[str] = []
     found = answers.answer_all(network, records, told, lead, every, refused)
     if plot:
-        from ..evaluation.timeline import plot_answer
+        from ..plots.timeline import plot_answer
 
         drawn = [*found]
         for item in drawn:
@@ -126,10 +129,10 @@ def predict(
 
 def export(
     model: Model,
-    out: Annotated[Path, typer.Option(parser=place, help="The file, .onnx.")],
+    out: Annotated[Path, typer.Option(parser=to_path, help="The file, .onnx.")],
 ) -> None:
     """Write a model as ONNX: millivolts in, probabilities out."""
-    from ..evaluation.export import export
-    from ..evaluation.model_file import load_model
+    from ..inference.export import export
+    from ..inference.model_file import load_model
 
     print(export(load_model(model, "cpu"), out))

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..config import FinetuneSettings, Network, PretrainSettings, load
 from ..models.resnet import ResNet
 from ..tasks import TASKS
-from ..training.sides import DEFAULT_SHARE, TRAINING_FOLDS
+from ..training.splits import DEFAULT_SHARE, TRAINING_FOLDS
 from .plan import Step
 from .presets import RECORDS, Row, pretraining
 

@@ -17,13 +17,9 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
 from ..config import digest
-from ..errors import BadRecord
-from ..files import is_remote
-from ..labels.qrs import detect_qrs
-from ..progress import say
-from ..sources import (
+from ..datasets import (
+    DATASETS,
     SIMULATED,
-    SOURCES,
     Entry,
     Folder,
     find_entries,
@@ -31,7 +27,11 @@ from ..sources import (
     read_entry,
     select,
 )
-from ..sources.folder import Seen
+from ..errors import BadRecord
+from ..files.folder import Seen
+from ..files.paths import is_remote
+from ..labels.qrs import detect_qrs
+from ..progress import say
 from ..types import NO_MARKS, Marks, Record
 from .manifest import record_row
 from .parts import build, versions
@@ -59,7 +59,7 @@ def prepare(
     Parameters
     ----------
     name
-        Of the data set, a key of ``SOURCES``.
+        Of the data set, a key of ``DATASETS``.
     source
         Its raw files: a folder, or a URL that fsspec reads.
     archive
@@ -67,7 +67,7 @@ def prepare(
     workers
         Processes, by default one per core.
     patients, segments
-        A subset, see :func:`ecgpipe.sources.select`.
+        A subset, see :func:`ecgpipe.datasets.select`.
     detector
         Of QRS complexes, a key of :data:`ecgpipe.labels.qrs.DETECTORS`.
     dask
@@ -82,12 +82,12 @@ def prepare(
     Raises
     ------
     EcgpipeError
-        See :func:`ecgpipe.sources.find_entries`, :func:`ecgpipe.sources.select` and
+        See :func:`ecgpipe.datasets.find_entries`, :func:`ecgpipe.datasets.select` and
         :func:`ecgpipe.storage.parts.build`.
     """
     folder = Folder.open(source)
     found = select(find_entries(name, folder), patients, segments)
-    facts = SOURCES[name]
+    facts = DATASETS[name]
     if facts.others and (others := facts.others(folder)):
         counts = ", ".join(f"{count:,} {prefix}…" for prefix, count in others.items())
         say(f"{folder.root}: recordings of other sets are left alone: {counts}")
@@ -146,7 +146,7 @@ class PrepareJob:
 
     def write(self, target: Path) -> dict[str, Any]:
         """Read the records one at a time and write them; a bad one is refused by name."""
-        facts = SOURCES[self.dataset]
+        facts = DATASETS[self.dataset]
         refused = []
         seen: Seen = {}
         with PartWriter(target, facts.beats, facts.rhythms) as part:

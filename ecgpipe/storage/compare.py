@@ -15,11 +15,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..datasets import Folder, find_entries, read_entry, select
 from ..errors import BadRecord, EcgpipeError
-from ..files import place
+from ..files.paths import to_path
 from ..labels.statements import chosen_classes, select_statements, why_excluded
 from ..progress import Progress
-from ..sources import Folder, find_entries, read_entry, select
 from ..types import Marks, Record
 from .archive import GROUP, PartReader
 from .manifest import merge, record_row
@@ -37,7 +37,7 @@ def compare(store: Store, source: str | Path, patients: str | None = None) -> li
     """
     is_archive = store.recipe["kind"] == "archive"
     origin: _Origin = (
-        _RawFiles(store, source, patients) if is_archive else _Archived(store, place(source))
+        _RawFiles(store, source, patients) if is_archive else _Archived(store, to_path(source))
     )
     problems: list[str] = []
     seen: Counter[str] = Counter()
@@ -198,10 +198,10 @@ class _Archived:
             return
         sidecar = read_sidecar(self.archive.path, part)
         refused = {item["key"]: BadRecord(item["reason"]) for item in sidecar["refused"]}
-        place = {row["key"]: i for i, row in enumerate(sidecar["records"])}
-        reader = PartReader(self.archive.path / GROUP / part) if place else None
+        to_path = {row["key"]: i for i, row in enumerate(sidecar["records"])}
+        reader = PartReader(self.archive.path / GROUP / part) if to_path else None
         for key in keys:
-            at = place.get(key)
+            at = to_path.get(key)
             if reader is None or at is None:
                 yield refused.get(key)
             else:

@@ -24,21 +24,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import EcgpipeError
-from ..files import (
-    absolute,
-    is_empty,
-    is_remote,
-    is_there,
-    locked,
-    make_folder,
-    publish,
-    read_json,
-    remove,
-    sha256,
-    sizes,
-    workshop,
-    write_json,
-)
+from ..files.atomic import locked, publish, read_json, sha256, staging_directory, write_json
+from ..files.paths import absolute, exists, file_sizes, is_empty, is_remote, make_folder, remove
 from ..progress import Progress, say
 from .executors import run
 from .manifest import merge
@@ -132,7 +119,7 @@ def build_part(store: Path, name: str, job: Job) -> bool:
     sidecar, target = store / PARTS / f"{name}.json", store / job.target
     if _is_whole(store, sidecar, job):
         return False
-    with workshop(store / PARTIAL) as bench:
+    with staging_directory(store / PARTIAL) as bench:
         own = bench / name
         content = job.write(own)
         written = sorted(path for path in [own, *own.rglob("*")] if path.is_file())
@@ -187,7 +174,7 @@ def _is_whole(store: Path, sidecar: Path, job: Job) -> bool:
 def _holds(store: Path, target: str, files: Mapping[str, Any]) -> bool:
     """Whether a part's files are there, by their lengths."""
     try:
-        found = sizes(store / target)
+        found = file_sizes(store / target)
     except FileNotFoundError:  # it is being taken away
         return False
     there = {f"{target}/{name}".removesuffix("/"): size for name, size in found.items()}
@@ -198,10 +185,10 @@ def _holds(store: Path, target: str, files: Mapping[str, Any]) -> bool:
 def _claimed(store: Path, recipe: Mapping[str, Any]) -> Iterator[None]:
     """Hold the store for one writer with one recipe."""
     path = store / RECIPE
-    if not is_there(path):
-        lost = is_there(store / MANIFEST)  # a finished store's, which the manifest repeats
+    if not exists(path):
+        lost = exists(store / MANIFEST)  # a finished store's, which the manifest repeats
         # Asked again: another process may just have written it.
-        if not lost and not is_empty(store) and not is_there(path):
+        if not lost and not is_empty(store) and not exists(path):
             raise EcgpipeError(
                 f"{store}: is not a store of ecgpipe and not empty; name another folder"
             )

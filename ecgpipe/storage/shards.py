@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from ..config import canonical
+from ..datasets import DATASETS
 from ..errors import EcgpipeError
-from ..files import absolute, is_there, local_copy, read_json
+from ..files.atomic import read_json
+from ..files.paths import absolute, exists, local_copy
 from ..labels.statements import Selection, chosen_classes, select_statements, why_excluded
-from ..sources import SOURCES
 from ..types import Marks, Record
 from .archive import GROUP, PartReader
 from .manifest import record_row
@@ -81,14 +82,14 @@ def shard(
     if codec not in CODECS:
         raise EcgpipeError(f"unknown codec {codec}; there are: {', '.join(CODECS)}")
     archive = absolute(archive)
-    if not is_there(archive / MANIFEST):
+    if not exists(archive / MANIFEST):
         raise EcgpipeError(f"{archive}: no finished archive; run `ecgpipe prepare` into it first")
     source = read_json(archive / MANIFEST)
     if source["recipe"]["kind"] != "archive":
         raise EcgpipeError(f"{archive}: holds {source['recipe']['kind']}; name an archive")
     made = source["recipe"]
     selection = None
-    category = statements or SOURCES[made["dataset"]].category
+    category = statements or DATASETS[made["dataset"]].category
     if category:
         selection = select_statements(category, made["groups"], made["statements"])
     kept = ("dataset", "simulated", "labels_file", "segments", "detector", "beats", "rhythms")

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EcgpipeError
-from ..files import is_there, place, read_json
+from ..files.atomic import read_json
+from ..files.paths import exists, to_path
 from ..types import Record
 from . import archive, shards
 from .manifest import FORMAT
@@ -28,7 +29,7 @@ def open_store(path: str | Path) -> Store:
     EcgpipeError
         The folder is no store, is not finished, or was written by a newer layout.
     """
-    return Store(place(path))
+    return Store(to_path(path))
 
 
 class Store:
@@ -44,12 +45,12 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if not is_there(path / MANIFEST):
-            if not is_there(path):
+        if not exists(path / MANIFEST):
+            if not exists(path):
                 raise EcgpipeError(f"{path}: no such folder; name an archive or a folder of shards")
             state = (
                 "not finished; run its command again"
-                if is_there(path / RECIPE)
+                if exists(path / RECIPE)
                 else "no store of ecgpipe"
             )
             raise EcgpipeError(f"{path}: {state}")

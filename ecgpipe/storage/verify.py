@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Damaged, EcgpipeError
-from ..files import read_json, sha256, sizes
+from ..files.atomic import read_json, sha256
+from ..files.paths import file_sizes
 from ..progress import Progress
 from .compare import compare, differing
 from .manifest import merge, part_digest, record_row
@@ -43,7 +44,7 @@ def verify(
         archive; its records are resampled once more.
     patients
         Of an archive, the subset of patients that was prepared; see
-        :func:`ecgpipe.sources.select`.
+        :func:`ecgpipe.datasets.select`.
 
     Raises
     ------
@@ -68,7 +69,7 @@ def check_files(store: Store) -> None:
     EcgpipeError
         Naming the first file.
     """
-    there = sizes(store.path)
+    there = file_sizes(store.path)
     for part, sidecar in zip(
         store.manifest["parts"], read_sidecars(store.path, store.parts), strict=True
     ):
@@ -97,7 +98,7 @@ def _check(store: Store, decode: bool) -> list[str]:
     except EcgpipeError as error:
         problems.append(str(error))
     unknown: list[str] = []
-    there = sizes(store.path)
+    there = file_sizes(store.path)
 
     def sidecars() -> Iterator[dict[str, Any]]:
         with Progress(f"verify {store.path.name}", len(store.parts), "parts") as progress:

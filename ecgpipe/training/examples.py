@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ..files import write_bytes
+from ..files.atomic import write_bytes
 from ..labels.qrs import main_lead
 from ..loading.recordings import Label, Recordings, shuffled, targets
-from .run import PREDICTIONS
+from .run_folder import PREDICTIONS
 
 EXAMPLES, MISJUDGED = "examples.npz", "misjudged.npz"
 WORST = 6  # recordings

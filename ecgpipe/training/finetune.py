@@ -9,7 +9,8 @@ from typing import Any
 
 from ..config import FinetuneSettings
 from ..errors import EcgpipeError
-from ..files import is_there, read_json, sha256, write_json
+from ..files.atomic import read_json, sha256, write_json
+from ..files.paths import exists
 from ..loading.recordings import Recordings, load_recordings
 from ..progress import say
 from ..storage.store import Store
@@ -17,8 +18,8 @@ from ..tasks import DOWNSTREAM, TASKS
 from .device import choose
 from .examples import EXAMPLES, MISJUDGED, save_examples, save_misjudged
 from .repeats import Trainer, side_by_side
-from .run import MODEL, PREDICTIONS, RUN, claimed, describe, describe_input, load
-from .sides import draw_sides, has_folds
+from .run_folder import MODEL, PREDICTIONS, RUN, claimed, describe, describe_input, load
+from .splits import draw_sides, has_folds
 
 SPLIT = "split.json"
 
@@ -53,11 +54,11 @@ def finetune(shards: Path, run: Path, settings: FinetuneSettings, init: Path | N
     with claimed(run, trainer.description):
         _keep_sides(run / SPLIT, trainer.sides)
         recordings, main_lead = trainer.recordings, trainer.main_lead
-        if not is_there(run / EXAMPLES):
+        if not exists(run / EXAMPLES):
             save_examples(run / EXAMPLES, recordings, trainer.sides["test"], main_lead)
         todo = []
         for number in range(settings.repeats):
-            if is_there(trainer.folder(number) / PREDICTIONS):
+            if exists(trainer.folder(number) / PREDICTIONS):
                 say(f"{trainer.folder(number)}: finished already")
             else:
                 todo.append(number)
@@ -68,7 +69,7 @@ def finetune(shards: Path, run: Path, settings: FinetuneSettings, init: Path | N
         else:
             for number in todo:
                 trainer.repeat(number)
-        if not is_there(run / MISJUDGED):
+        if not exists(run / MISJUDGED):
             folders = [trainer.folder(number) for number in range(settings.repeats)]
             save_misjudged(run / MISJUDGED, recordings, folders, main_lead)
 
@@ -135,12 +136,12 @@ def open_trainer(
 
 def _pretrained(init: Path, settings: FinetuneSettings) -> dict[str, Any]:
     """The model file of a finished pretraining whose network fits."""
-    if is_there(init / RUN) and read_json(init / RUN).get("kind") == "finetune":
+    if exists(init / RUN) and read_json(init / RUN).get("kind") == "finetune":
         raise EcgpipeError(f"{init}: is a finetuning; name a pretraining run to start from")
     pretrained = load(init / MODEL)
     if pretrained["run"]["kind"] != "pretrain":
         raise EcgpipeError(f"{init}: is part of a finetuning; name a pretraining run to start from")
-    if not is_there(init / PREDICTIONS):
+    if not exists(init / PREDICTIONS):
         raise EcgpipeError(f"{init}: pretraining is not finished; run its command again")
     for part in ("depth", "order"):
         wanted = getattr(settings.network, part)
@@ -153,7 +154,7 @@ def _pretrained(init: Path, settings: FinetuneSettings) -> dict[str, Any]:
 
 def _keep_sides(file: Path, sides: dict[str, Any]) -> None:
     """Write the sides down; refuse to continue with others, which another NumPy could draw."""
-    if not is_there(file):
+    if not exists(file):
         write_json(file, sides)
     elif read_json(file) != sides:
         raise EcgpipeError(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import write_text
+from ..files.atomic import write_text
 
 
 def line(title: str, epochs: int, best: str, row: dict[str, float]) -> str:

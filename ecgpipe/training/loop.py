@@ -23,17 +23,18 @@ from torch import nn
 
 from ..config import Training
 from ..errors import EcgpipeError, Interrupted
-from ..files import is_remote, is_there, make_folder, remove, write_text
+from ..files.atomic import write_text
+from ..files.paths import exists, is_remote, make_folder, remove
 from ..progress import Progress, say
-from ..tasks.answers import ONE_OF, Answer
+from ..tasks.objectives import SINGLE_LABEL, Objective
 from ..types import Batch
 from .device import Device
 from .history import line, write_events, write_history
 from .meter import Meter, clock
-from .passes import Diverged, Pass, Sums, answers
-from .ranks import ALONE, Ranks
-from .run import HISTORY, MODEL, load, save
-from .stop import Stop
+from .processes import ALONE, Ranks
+from .run_folder import HISTORY, MODEL, load, save
+from .signals import Stop
+from .updates import Diverged, Pass, Sums, answers
 
 LAST, DIVERGED = "last.pt", "diverged.txt"
 TENSORBOARD = "tensorboard"
@@ -56,7 +57,7 @@ class Plan:
     best: str  # what chooses the epoch: a validation score, or "loss"
     patience: int | None  # epochs without a better training accuracy; None never stops early
     card: dict[str, Any]  # plain values that go into the model file with the weights
-    answer: Answer = ONE_OF
+    answer: Objective = SINGLE_LABEL
 
     def merit(self, row: dict[str, float]) -> float:
         """How good an epoch is; the first of the best is kept."""
@@ -138,7 +139,7 @@ class _Training:
 
     def resume(self) -> None:
         """Go on from the checkpoint, if there is one."""
-        if is_there(self.run / LAST):
+        if exists(self.run / LAST):
             last = load(self.run / LAST)
             self.network.load_state_dict(last["network"])
             self.optimiser.load_state_dict(last["optimiser"])
@@ -281,7 +282,7 @@ def _stalled(history: list[dict[str, float]], patience: int | None) -> bool:
 
 @torch.inference_mode()
 def predict(
-    network: nn.Module, batches: Iterable[Batch], device: Device, answer: Answer = ONE_OF
+    network: nn.Module, batches: Iterable[Batch], device: Device, answer: Objective = SINGLE_LABEL
 ) -> tuple[NDArray[Any], NDArray[np.float64], float]:
     """Labels (n,) or (n, classes), probabilities (n, classes) and the mean loss over batches."""
     network.eval()

@@ -14,7 +14,8 @@ from torch import nn
 
 from ..config import PretrainSettings
 from ..errors import EcgpipeError
-from ..files import is_there, write_text
+from ..files.atomic import write_text
+from ..files.paths import exists
 from ..labels.splits import hold_out
 from ..loading.corpus import Corpus, open_corpus
 from ..loading.epoch import Epoch, Feed
@@ -29,9 +30,9 @@ from ..tasks import DOWNSTREAM, TASKS, classes_of, frames_of
 from ..types import Batch
 from .device import Device, choose
 from .loop import Plan, finish, fit, new_network, predict
-from .ranks import Ranks, check_shares, joined
-from .run import PREDICTIONS, claimed, describe, describe_input
-from .sides import held_back
+from .processes import Ranks, check_shares, joined
+from .run_folder import PREDICTIONS, claimed, describe, describe_input
+from .splits import held_back
 
 
 def pretrain(shards: Sequence[Path], run: Path, settings: PretrainSettings) -> None:
@@ -97,7 +98,7 @@ def _pretrain(
         }
     )
     with claimed(run, description, writes=ranks.first):
-        if is_there(run / PREDICTIONS):
+        if exists(run / PREDICTIONS):
             if ranks.first:
                 say(f"{run}: finished already")
             return

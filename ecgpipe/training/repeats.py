@@ -17,7 +17,7 @@ import torch
 
 from ..config import FinetuneSettings
 from ..errors import INTERRUPTED, EcgpipeError, Interrupted
-from ..files import write_json
+from ..files.atomic import write_json
 from ..loading.recordings import CPU, PaddedSet, Recordings, shuffled
 from ..models.resnet import ResNet
 from ..models.transfer import transfer
@@ -25,12 +25,12 @@ from ..progress import say
 from ..storage.executors import leave_with_parent
 from ..storage.manifest import moments
 from ..tasks import Task
-from ..tasks.answers import ANSWERS
+from ..tasks.objectives import OBJECTIVES
 from .device import Device
 from .loop import Plan, finish, fit, new_network, predict
 from .pretrain import write_predictions
-from .run import PREDICTIONS
-from .stop import Stop
+from .run_folder import PREDICTIONS
+from .signals import Stop
 
 TRANSFER = "transfer.json"
 ANSWERED = 4  # times the records of a training batch are answered at once: no gradients are kept
@@ -73,7 +73,7 @@ class Trainer:
         """Train once and save what the best weights answer on validation and test records."""
         settings, side = self.settings, self.sides["repeats"][number]
         train, validation, test = side["train"], side["validation"], self.sides["test"]
-        rows, answer = self.recordings.rows, ANSWERS[self.task.answer]
+        rows, answer = self.recordings.rows, OBJECTIVES[self.task.answer]
         spread = moments(rows[key] for key in (train if settings.statistics == "train" else rows))
         padded = self.padded.standardised(spread.mean, spread.std)
         answered = ANSWERED * settings.batch if self.device.is_gpu else settings.batch

@@ -1,0 +1,234 @@
+"""The data sets: each a module with a handful of facts and a reader, listed in one dict."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from ..errors import BadRecord, EcgpipeError
+from ..files.folder import Files, Folder
+from ..types import Record
+from . import cinc2017, icbeb2018, icentia11k, mitdb, ptbxl
+from .entry import SIMULATED, Entry
+
+__all__ = [
+    "DATASETS",
+    "SIMULATED",
+    "Entry",
+    "Files",
+    "Folder",
+    "Source",
+    "find_entries",
+    "group_parts",
+    "read_entry",
+    "read_records",
+    "select",
+]  # fmt: skip
+
+
+KEY = re.compile(r"[A-Za-z0-9_-]+")  # a dot would split the members of a shard's sample
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What ecgpipe knows of a data set."""
+
+    title: str
+    licence: str
+    entries: Callable[[Folder], list[Entry]]
+    read: Callable[[Entry, Files], Record]
+    looks_like: str  # the files that are looked for, for error messages
+    patients_per_part: int
+    beats: tuple[str, ...] = ()  # symbols that beat labels point into
+    rhythms: tuple[str, ...] = ()  # notes that rhythm labels point into
+    statements: tuple[str, ...] = ()  # labels of whole records
+    main_lead: str | None = None  # for one-lead use; the first lead where a record lacks it
+    # category → statement → class, where statements are of several categories
+    groups: Callable[[Folder], dict[str, dict[str, str]]] | None = None
+    category: str | None = None  # of statements that are the classes, unless others are chosen
+    others: Callable[[Folder], dict[str, int]] | None = None  # recordings of other sets, by prefix
+
+
+DATASETS: dict[str, Dataset] = {
+    "icentia11k": Dataset(
+        title="Icentia11k",
+        licence="CC BY-NC-SA 4.0",
+        entries=icentia11k.entries,
+        read=icentia11k.read,
+        looks_like="pXX/pXXXXX/pXXXXX_sYY.hea, or NNNNN_batched.pkl.gz",
+        patients_per_part=1,
+        beats=icentia11k.BEATS,
+        rhythms=icentia11k.RHYTHMS,
+    ),
+    "mitdb": Dataset(
+        title="MIT-BIH Arrhythmia Database",
+        licence="ODC-By 1.0",
+        entries=mitdb.entries,
+        read=mitdb.read,
+        looks_like="100.hea … 234.hea",
+        patients_per_part=4,
+        beats=mitdb.BEATS,
+        rhythms=mitdb.RHYTHMS,
+        main_lead="MLII",
+    ),
+    "cinc2017": Dataset(
+        title="PhysioNet/CinC Challenge 2017",
+        licence="ODC-By 1.0",
+        entries=cinc2017.entries,
+        read=cinc2017.read,
+        looks_like="A00001.hea … and REFERENCE-v3.csv",
+        patients_per_part=500,
+        statements=cinc2017.CLASSES,
+    ),
+    "ptbxl": Dataset(
+        title="PTB-XL",
+        licence="CC BY 4.0",
+        entries=ptbxl.entries,
+        read=ptbxl.read,
+        looks_like="ptbxl_database.csv, scp_statements.csv, records500/ or records100/",
+        patients_per_part=250,
+        main_lead="II",
+        groups=ptbxl.groups,
+        category="rhythm",
+    ),
+    "icbeb2018": Dataset(
+        title="ICBEB 2018",
+        licence="as its challenge published it",
+        entries=icbeb2018.entries,
+        read=icbeb2018.read,
+        looks_like="A0001.hea and A0001.mat, or A0001.mat and REFERENCE.csv, in any folder",
+        patients_per_part=250,
+        statements=icbeb2018.CLASSES,
+        main_lead="II",
+        category="all",
+        others=icbeb2018.others,
+    ),
+}
+
+
+def find_entries(name: str, folder: Folder) -> list[Entry]:
+    """All recordings of a data set below its folder, sorted by key.
+
+    Raises
+    ------
+    EcgpipeError
+        An unknown name, or a folder that holds no such recordings.
+    """
+    if name not in DATASETS:
+        raise EcgpipeError(f"unknown data set {name}; there are: {', '.join(DATASETS)}")
+    found = DATASETS[name].entries(folder)
+    for key, count in Counter(entry.key for entry in found).items():
+        if count > 1 or not KEY.fullmatch(key):
+            raise EcgpipeError(
+                f"{folder.root}: {count} of the key {key!r}; keys are unique, of letters, digits, "
+                "- and _"
+            )
+    if not found:
+        raise EcgpipeError(
+            f"{folder.root}: no recordings of {DATASETS[name].title} in it; "
+            f"looked for {DATASETS[name].looks_like}"
+        )
+    return found
+
+
+def select(found: Sequence[Entry], patients: str | None, segments: int | None) -> list[Entry]:
+    """A subset of recordings.
+
+    Parameters
+    ----------
+    found
+        Recordings of a data set.
+    patients
+        Numbers of patients, such as ``0-999`` or ``100,105,200-209``; None takes all.
+    segments
+        Recordings of each patient, spread evenly over those there are, first and last included;
+        None takes all.
+
+    Raises
+    ------
+    EcgpipeError
+        Not such a list of numbers, or no patient has one of them.
+    """
+    chosen = list(found)
+    if patients is not None:
+        wanted = _numbers(patients)
+        chosen = [entry for entry in chosen if _number(entry.patient) in wanted]
+        if not chosen:
+            raise EcgpipeError(
+                f"--patients {patients}: none of them is there; there are "
+                f"{found[0].patient} to {found[-1].patient}"
+            )
+    if segments is None:
+        return chosen
+    spread = []
+    for _, group in groupby(_by_patient(chosen), lambda e: e.patient):
+        of_patient = list(group)
+        count = min(segments, len(of_patient))
+        steps = range(count)
+        last = len(of_patient) - 1
+        spread += [of_patient[round(i * last / max(1, count - 1))] for i in steps]
+    return sorted(spread, key=lambda e: e.key)
+
+
+def _number(patient: str) -> int:
+    return int("".join(c for c in patient if c.isdigit()) or -1)
+
+
+def _numbers(text: str) -> set[int]:
+    numbers: set[int] = set()
+    for piece in text.split(","):
+        first, dash, last = piece.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise EcgpipeError(f"--patients {text}: write it like 0-999 or 100,105,200-209")
+        numbers.update(range(int(first), int(last or first) + 1))
+    return numbers
+
+
+def _by_patient(found: Sequence[Entry]) -> list[Entry]:
+    return sorted(found, key=lambda e: (e.patient, e.key))
+
+
+def group_parts(name: str, found: Sequence[Entry]) -> dict[str, list[Entry]]:
+    """Divide recordings into parts of whole patients, each named after its first patient.
+
+    The name depends on the patients alone, so a part keeps its name when more patients arrive
+    behind it.
+    """
+    by_patient = [list(group) for _, group in groupby(_by_patient(found), lambda e: e.patient)]
+    size = DATASETS[name].patients_per_part
+    parts = {}
+    for start in range(0, len(by_patient), size):
+        patients = by_patient[start : start + size]
+        parts[patients[0][0].patient] = [entry for patient in patients for entry in patient]
+    return parts
+
+
+def read_records(name: str, root: str | Path) -> Iterator[Record]:
+    """Read a data set record by record; a recording that cannot be used raises BadRecord.
+
+    Raises
+    ------
+    EcgpipeError
+        See :meth:`Folder.open` and :func:`find_entries`.
+    """
+    folder = Folder.open(root)
+    found = find_entries(name, folder)
+    for entry, files in zip(found, folder.fetch_all(e.files for e in found), strict=True):
+        yield read_entry(name, entry, files)
+
+
+def read_entry(name: str, entry: Entry, files: Files) -> Record:
+    """Read one recording.
+
+    Raises
+    ------
+    BadRecord
+        Whatever its files hold that cannot be used, with their names.
+    """
+    if entry.refusal:
+        raise BadRecord(entry.refusal)
+    return DATASETS[name].read(entry, files)

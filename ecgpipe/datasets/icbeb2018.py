@@ -1,0 +1,170 @@
+"""ICBEB 2018 (CPSC 2018): 6,877 recordings of 12 leads at 500 Hz, 6 to 144 s, nine classes.
+
+Liu et al. 2018, in either form in use:
+
+* as PhysioNet's Challenges 2020 and 2021 lay it out: ``A0001.hea`` and ``A0001.mat`` in whole ADC
+  units, the labels as SNOMED CT codes in the header (``Dx``), often beside other sets;
+* as first published: ``A0001.mat`` with a struct ``ECG`` of floats in mV, which are rounded to
+  1 µV, and the labels as numbers in ``REFERENCE.csv``.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections import Counter
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from ..errors import BadRecord, EcgpipeError
+from ..files.folder import Files, Folder
+from ..formats.quantise import quantise
+from ..formats.wfdb_record import WfdbSignal, read_signal
+from ..types import Record
+from .entry import Entry
+
+# Class → SNOMED CT code, in the order of the numbers 1 to 9.
+SNOMED = {
+    "SNR": "426783006", "AF": "164889003", "IAVB": "270492004", "LBBB": "164909002",
+    "RBBB": "59118001", "PAC": "284470004", "PVC": "164884008", "STD": "429622005",
+    "STE": "164931005",
+}  # fmt: skip
+CLASSES = tuple(SNOMED)
+CLASS_OF_CODE = {code: name for name, code in SNOMED.items()}
+LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+FS = 500.0
+GAIN = 1000.0  # ADC units per mV
+OWN = re.compile(r"A\d{4}")  # five digits are CinC 2017's
+DX = re.compile(r"^#\s*Dx:(.*)$", re.MULTILINE | re.IGNORECASE)
+REFERENCE = "REFERENCE.csv"
+IN_HEADERS = "A*.hea"
+
+
+def entries(folder: Folder) -> list[Entry]:
+    """Every recording that has a file or a label, wherever below the folder; no other set's.
+
+    Nothing of the recordings is read: what is in the headers is known when they are.
+
+    Raises
+    ------
+    EcgpipeError
+        A recording that is there twice, or the first form without its labels.
+    """
+    headers = _own(folder, "hea")
+    signals = _own(folder, "mat")
+    if headers:
+        return [
+            Entry(key, key, path, (f"{path}.hea", f"{path}.mat"), labels_file=IN_HEADERS)
+            for key, path in sorted((signals | headers).items())
+        ]
+    if not signals:
+        return []
+    labels = _reference(folder)
+    return [
+        Entry(
+            key=key,
+            patient=key,  # nobody says who was recorded
+            path=(path := signals.get(key, key)),
+            files=(f"{path}.mat",),
+            statements=labels.get(key, ()),
+            labels_file=REFERENCE,
+        )
+        for key in sorted(signals.keys() | labels.keys())
+    ]
+
+
+def _own(folder: Folder, extension: str) -> dict[str, str]:
+    """Path by key."""
+    found: dict[str, str] = {}
+    for name in folder.find(f"**/A[0-9]*.{extension}"):
+        path = name.removesuffix(f".{extension}")
+        key = PurePosixPath(path).name
+        if not OWN.fullmatch(key):
+            continue
+        if key in found:
+            raise EcgpipeError(f"{folder.root}: {key} is there twice, {found[key]} and {path}")
+        found[key] = path
+    return found
+
+
+def others(folder: Folder) -> dict[str, int]:
+    """Recordings of other sets in the same folder, which are left alone: their number by prefix."""
+    stems = (PurePosixPath(name).stem for name in folder.find("**/*.hea"))
+    counts = Counter(stem.rstrip("0123456789") for stem in stems if not OWN.fullmatch(stem))
+    return dict(sorted(counts.items()))
+
+
+def _reference(folder: Folder) -> dict[str, tuple[str, ...]]:
+    """Classes by recording; what is no number from 1 to 9 is kept as it is, to be refused."""
+    tables = folder.find(f"**/{REFERENCE}")
+    if not tables:
+        raise EcgpipeError(f"{folder.root}: no labels; put {REFERENCE} beside the recordings")
+    names = {str(number): name for number, name in enumerate(CLASSES, 1)}
+    found: dict[str, tuple[str, ...]] = {}
+    for table in tables:
+        for row in csv.reader(folder.read(table).decode("utf-8-sig").splitlines()):
+            key = row[0].strip().removesuffix(".mat") if row else ""
+            if not OWN.fullmatch(key):
+                continue  # the line of column names
+            cells = (cell.strip() for cell in row[1:4])
+            labels = tuple(names.get(cell, cell) for cell in cells if cell not in ("", "NaN"))
+            if found.setdefault(key, labels) != labels:
+                raise EcgpipeError(f"{table}: another label of {key} than in {tables[0]}")
+    return found
+
+
+def read(entry: Entry, files: Files) -> Record:
+    """Read one recording, of either form.
+
+    Statements are the classes' names. Codes of a header that are none of the nine are kept as
+    they are, and a recording that has only such ones is no mistake; one that ``REFERENCE.csv``
+    lacks is.
+    """
+    if entry.labels_file == REFERENCE:
+        return _read_original(entry, files)
+    strip = read_signal(entry.path, files)
+    if strip.leads != LEADS:
+        raise BadRecord(f"{entry.path}.hea: leads {' '.join(strip.leads)}; not {' '.join(LEADS)}")
+    lines = DX.findall(files[f"{entry.path}.hea"].decode("ascii", errors="ignore"))
+    codes = [code for line in lines for code in re.findall(r"\d+", line)]
+    names = dict.fromkeys(CLASS_OF_CODE.get(code, code) for code in codes)
+    return Record(entry.key, entry.patient, *strip, statements=tuple(names))
+
+
+def _read_original(entry: Entry, files: Files) -> Record:
+    name = f"{entry.path}.mat"
+    if not entry.statements:
+        raise BadRecord(f"{name}: no label in {REFERENCE}; add its line there")
+    if unknown := set(entry.statements) - set(CLASSES):
+        raise BadRecord(
+            f"{REFERENCE}: unknown label {', '.join(sorted(unknown))} of {entry.key}; known: 1 to 9"
+        )
+    strip, error = original_strip(name, files[name])
+    statements = tuple(dict.fromkeys(entry.statements))
+    return Record(entry.key, entry.patient, *strip, statements=statements, quantisation=error)
+
+
+def original_strip(name: str, data: bytes) -> tuple[WfdbSignal, float]:
+    """The signal of a file in the original form, and its largest rounding error, mV.
+
+    Raises
+    ------
+    BadRecord
+        No MATLAB file with a struct ``ECG``, or one without twelve leads of numbers.
+    """
+    from scipy.io import loadmat
+
+    try:
+        struct = loadmat(io.BytesIO(data), variable_names=["ECG"])["ECG"]
+        millivolts = np.asarray(struct["data"].item(), np.float64)
+    except Exception as wrong:  # whatever a damaged file leads scipy to
+        raise BadRecord(
+            f"{name}: no readable MATLAB file with ECG.data ({wrong}); fetch it again"
+        ) from None
+    if millivolts.ndim != 2 or len(millivolts) != len(LEADS) or not millivolts.size:
+        raise BadRecord(f"{name}: ECG.data of shape {millivolts.shape}; 12 leads are expected")
+    signal, error = quantise(millivolts, GAIN, name)
+    leads = len(LEADS)
+    return WfdbSignal(FS, LEADS, signal, np.full(leads, GAIN), np.zeros(leads)), error

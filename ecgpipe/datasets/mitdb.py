@@ -1,0 +1,43 @@
+"""MIT-BIH Arrhythmia Database: 48 half hours of two leads at 360 Hz, beat by beat annotated.
+
+PhysioNet ``mitdb`` 1.0.0 (Moody & Mark 2001), used here as a second upstream set.
+"""
+
+from __future__ import annotations
+
+from ..files.folder import Files, Folder
+from ..formats.wfdb_record import read_annotations, read_signal, split_annotations
+from ..types import Record
+from .entry import Entry
+
+BEATS = ("N", "L", "R", "e", "j", "n", "A", "J", "S", "a", "V", "E", "r", "/", "f", "F", "Q", "?")
+# Signal quality, peaks of waves, episodes without beats, notes of events: no beats, no rhythms.
+IGNORED = frozenset("~|x\"![]sT*D=pt^`'()@u") | {"MISSB", "PSE", "TS"}
+# A rhythm holds until the next note.
+RHYTHMS = (
+    "(N", "(SBR", "(AFIB", "(AFL", "(AB", "(B", "(BII", "(IVR", "(NOD", "(P", "(PREX", "(SVTA",
+    "(T", "(VFL", "(VT",
+)  # fmt: skip
+SAME_PERSON = {"202": "201"}
+
+
+def entries(folder: Folder) -> list[Entry]:
+    """Every record in the folder; records 201 and 202 come from one person."""
+    return [
+        Entry(
+            key=key,
+            patient=SAME_PERSON.get(key, key),
+            path=key,
+            files=tuple(f"{key}.{extension}" for extension in ("hea", "dat", "atr")),
+        )
+        for key in (name.removesuffix(".hea") for name in folder.find("[0-9][0-9][0-9].hea"))
+    ]
+
+
+def read(entry: Entry, files: Files) -> Record:
+    """Read one record with its beats and rhythm notes."""
+    strip = read_signal(entry.path, files)
+    marks = read_annotations(entry.path, files)
+    samples = strip.signal.shape[1]
+    beats, rhythms = split_annotations(entry.path, marks, samples, BEATS, RHYTHMS, IGNORED)
+    return Record(entry.key, entry.patient, *strip, beats=beats, rhythms=rhythms)

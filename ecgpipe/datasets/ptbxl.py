@@ -1,0 +1,122 @@
+"""PTB-XL: about 21,800 recordings of 10 s, 12 leads, at 500 and at 100 Hz, by 71 SCP-ECG codes.
+
+PhysioNet ``ptb-xl`` (Wagner et al. 2020). WFDB files below ``records500/`` and ``records100/``;
+codes, patients and the official folds in ``ptbxl_database.csv``; what kind of statement a code is
+in ``scp_statements.csv``.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import io
+import re
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+
+from ..errors import BadRecord, EcgpipeError
+from ..files.folder import Files, Folder
+from ..formats.wfdb_record import read_signal
+from ..types import Record
+from .entry import Entry
+
+TABLE, CODES = "ptbxl_database.csv", "scp_statements.csv"
+PATH = re.compile(r"records(500/\d{5}/\d{5}_hr|100/\d{5}/\d{5}_lr)")
+LEADS = ("I", "II", "III", "AVR", "AVL", "AVF", "V1", "V2", "V3", "V4", "V5", "V6")
+
+
+def entries(folder: Folder) -> list[Entry]:
+    """Every recording that has a row in the table or a header, at one rate.
+
+    At 500 Hz where the folder has any such recording, else at 100 Hz; the paths say which. A code
+    counts whatever its likelihood.
+
+    Raises
+    ------
+    EcgpipeError
+        No table, or one that is not PTB-XL's.
+    """
+    headers, column = folder.find("records500/*/*_hr.hea"), "filename_hr"
+    if not headers and (low := folder.find("records100/*/*_lr.hea")):
+        headers, column = low, "filename_lr"
+    found: dict[str, Entry] = {}
+    for row in _rows(folder, TABLE, {"patient_id", "scp_codes", "strat_fold", column}):
+        path = row[column]
+        if not PATH.fullmatch(path) or _key(path) in found:
+            raise EcgpipeError(
+                f"{TABLE}: a row of {column} {path!r}, cut off or twice; fetch it again"
+            )
+        found[_key(path)] = _entry(row, path)
+    for path in (name.removesuffix(".hea") for name in headers):
+        if (key := _key(path)) not in found:
+            why = f"{path}: no row in {TABLE}; fetch the table again, or take the recording away"
+            found[key] = Entry(key, key, path, _files(path), labels_file=TABLE, refusal=why)
+    return [found[key] for key in sorted(found)]
+
+
+def _entry(row: dict[str, str], path: str) -> Entry:
+    key = _key(path)
+    patient, fold, refusal = key, None, None
+    codes: tuple[str, ...] = ()
+    try:
+        codes = tuple(map(str, dict(ast.literal_eval(row["scp_codes"]))))
+        fold = int(float(row["strat_fold"])) if row["strat_fold"] else None
+        patient = str(int(float(row["patient_id"])))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        refusal = f"{TABLE}: the row of {key} cannot be read ({error}); fetch the table again"
+    return Entry(key, patient, path, _files(path), codes, fold, TABLE, refusal)
+
+
+def _key(path: str) -> str:
+    return PurePosixPath(path).name.rpartition("_")[0]  # the five digits of the ecg_id
+
+
+def _files(path: str) -> tuple[str, ...]:
+    return f"{path}.hea", f"{path}.dat"
+
+
+def _rows(folder: Folder, name: str, columns: set[str]) -> Iterable[dict[str, str]]:
+    if not folder.has(name):
+        raise EcgpipeError(f"{folder.root}: no {name}; put it beside the recordings")
+    text = folder.read(name).decode("utf-8-sig")
+    rows = csv.DictReader(io.StringIO(text, newline=""), restval="")
+    if missing := columns - set(rows.fieldnames or ()):
+        raise EcgpipeError(f"{name}: no column {', '.join(sorted(missing))}; is it PTB-XL's?")
+    return rows
+
+
+def groups(folder: Folder) -> dict[str, dict[str, str]]:
+    """What the codes say of a recording, by category of statements, in the order of the table.
+
+    Returns
+    -------
+    dict
+        Category (``all``, ``diagnostic``, ``form``, ``rhythm``, ``superclass``, ``subclass``) →
+        code → class: the code itself, or the diagnostic class it belongs to.
+
+    Raises
+    ------
+    EcgpipeError
+        No ``scp_statements.csv``, or another one.
+    """
+    kinds = ("diagnostic", "form", "rhythm")
+    classes = {"superclass": "diagnostic_class", "subclass": "diagnostic_subclass"}
+    found: dict[str, dict[str, str]] = {name: {} for name in ("all", *kinds, *classes)}
+    for row in _rows(folder, CODES, {"", *kinds, *classes.values()}):
+        code = row[""]
+        found["all"][code] = code
+        for kind in kinds:
+            if float(row[kind] or 0):
+                found[kind][code] = code
+        for name, column in classes.items():
+            if row[column]:
+                found[name][code] = row[column]
+    return found
+
+
+def read(entry: Entry, files: Files) -> Record:
+    """Read one recording with its codes and fold."""
+    strip = read_signal(entry.path, files)
+    if tuple(lead.upper() for lead in strip.leads) != LEADS:
+        raise BadRecord(f"{entry.path}.hea: leads {' '.join(strip.leads)}; not PTB-XL's")
+    return Record(entry.key, entry.patient, *strip, statements=entry.statements, fold=entry.fold)

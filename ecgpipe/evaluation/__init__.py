@@ -1,1 +1,0 @@
-"""From run folders to the report: every score is computed again from the saved predictions."""

@@ -1,0 +1,1 @@
+"""File formats of recordings: WFDB, MATLAB, CSV, NumPy and pickles."""

@@ -1,0 +1,1 @@
+"""Figures: ECG plots, timelines of long recordings, learning curves."""

@@ -1,0 +1,1 @@
+"""Simulated recordings in the file formats of the real data sets."""
