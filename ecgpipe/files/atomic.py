@@ -9,31 +9,47 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import util
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from ..errors import Busy, Damaged, EcgpipeError
-from .paths import file_system, is_remote, path_within
+from .paths import file_sizes, file_system, is_remote, path_within, remove
+
+PUBLISH_ATTEMPTS = 10  # where several processes publish the same directory
 
 
-def publish(made: Path, target: Path) -> None:
-    """Put a file or folder of this machine in its place, which must be free.
+def publish(made: Path, target: Path, replace: bool = False) -> None:
+    """Move a finished file or directory to its final path.
 
-    Here it is renamed. Behind a URL its files are sent one after another.
+    A local one is renamed. The files of one behind a URL are uploaded one after another. With
+    ``replace``, a directory that is there is removed, and other processes may publish the same
+    content at the same time.
     """
-    if not is_remote(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(made, target)
+    if replace:
+        remove(target)
+    if is_remote(target):
+        files = [made] if made.is_file() else sorted(p for p in made.rglob("*") if p.is_file())
+        for file in files:
+            final = target if file == made else target / file.relative_to(made).as_posix()
+            file_system(target).put_file(str(file), path_within(final))
         return
-    files = [made] if made.is_file() else sorted(p for p in made.rglob("*") if p.is_file())
-    for file in files:
-        name = file.relative_to(made).as_posix()
-        goal = target if made.is_file() else target / name
-        file_system(target).put_file(str(file), path_within(goal))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for attempts_left in reversed(range(PUBLISH_ATTEMPTS)):
+        try:
+            return os.replace(made, target)
+        except OSError:  # another process has published a directory there
+            if not replace or not attempts_left:
+                raise
+            time.sleep(0.05)  # it may be removing the old one
+            with suppress(FileNotFoundError):
+                if file_sizes(target) == file_sizes(made):
+                    return
+            remove(target)
 
 
 @contextmanager

@@ -14,7 +14,6 @@ only the parts without a valid sidecar. Two runs at once are refused by a lock o
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -32,7 +31,6 @@ from .manifest import merge
 
 RECIPE, MANIFEST, PARTS, PARTIAL = "recipe.json", "manifest.json", "parts", ".partial"
 AHEAD = 32  # sidecars that are read at once behind a URL
-OVERLAPS = 10  # tries to put a part in its place that another attempt puts there as well
 
 
 class Job(Protocol):
@@ -132,27 +130,14 @@ def build_part(store: Path, name: str, job: Job) -> bool:
         }
         if not _is_whole(store, sidecar, job):
             remove(sidecar)
-            remove(target)
             if written:
-                _publish(own, store, job.target, files)
+                publish(own, target, replace=True)
+            else:
+                remove(target)
             # Written beside the part, so that a kill leaves nothing among the sidecars.
             write_json(bench / sidecar.name, {"name": name, "files": files, **content})
             publish(bench / sidecar.name, sidecar)
     return True
-
-
-def _publish(own: Path, store: Path, target: str, files: Mapping[str, Any]) -> None:
-    """Put a part in its place, unless another attempt is there first, whose bytes are the same."""
-    for left in reversed(range(OVERLAPS)):
-        try:
-            return publish(own, store / target)
-        except OSError:  # a folder gives way to none
-            if is_remote(store) or not left:
-                raise
-            time.sleep(0.05)  # the other may just be taking away what was there
-            if _holds(store, target, files):
-                return
-            remove(store / target)
 
 
 def _is_whole(store: Path, sidecar: Path, job: Job) -> bool:
