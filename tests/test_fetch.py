@@ -13,7 +13,7 @@ import servers
 from ecgpipe.datasets import download as module
 from ecgpipe.datasets.download import fetch
 from ecgpipe.errors import EcgpipeError
-from ecgpipe.files import address
+from ecgpipe.files import remote
 from ecgpipe.files.folder import SUMS
 from ecgpipe.storage.archive import prepare
 
@@ -21,8 +21,8 @@ from ecgpipe.storage.archive import prepare
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attempts that follow one another at once."""
-    monkeypatch.setattr(address, "FIRST", 0.001)
-    monkeypatch.setattr(address, "LONGEST", 0.01)
+    monkeypatch.setattr(remote, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(remote, "LONGEST_WAIT", 0.01)
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_what_could_not_be_copied_is_named(tmp_path: Path, mitdb: Path) -> None:
             "100.dat", "101.atr", "202.hea",
         }  # fmt: skip
         web.answer, web.asked = lambda *_: (503, {}, b""), type(web.asked)()
-        with pytest.raises(EcgpipeError, match="not to be had in 8 attempts"):
+        with pytest.raises(EcgpipeError, match="could not be read in 8 attempts"):
             fetch("mitdb", dest, web.url)
 
 

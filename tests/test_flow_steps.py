@@ -94,7 +94,7 @@ def test_a_step_ends_in_a_state_that_says_why(server, stand_in, tmp_path, script
     [
         ("kill -9 $$", "Killed", 2),
         ("exit 130", "Killed", 2),
-        ("echo 'ecgpipe: s3://x: not to be had'; exit 6", "Unreachable", common.TRIES),
+        ("echo 'ecgpipe: s3://x: could not be read'; exit 6", "Unreachable", common.TRIES),
         ("echo 'ecgpipe: the folder is taken'; exit 5", "Busy", 1),
         ("exit 2", "Failed", 1),
         ("exit 1", "Failed", 1),

@@ -80,11 +80,11 @@ def test_a_failed_experiment_says_whether_the_network_is_away(
     server, stand_in, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(common, "step", common.step.with_options(retry_delay_seconds=0))
-    stand_in("echo 'ecgpipe: s3://x: not to be had'; exit 6")
+    stand_in("echo 'ecgpipe: s3://x: could not be read'; exit 6")
     state = reproduce("smoke", tmp_path / "out", only="random*", return_state=True)
     assert state.is_failed() and state.name == "Unreachable"
     assert common.code_of(state) == 6
-    assert "s3://x: not to be had" in state.message
+    assert "s3://x: could not be read" in state.message
 
 
 def test_trainings_of_an_experiment_are_dealt_to_the_gpus(server, stand_in, tmp_path, monkeypatch):

@@ -18,15 +18,15 @@ import servers
 from fsspec.config import conf
 
 from ecgpipe.errors import BadRecord, EcgpipeError, Unreachable
-from ecgpipe.files import address, folder
+from ecgpipe.files import folder, remote
 from ecgpipe.files.folder import SUMS, Folder
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attempts that follow one another at once."""
-    monkeypatch.setattr(address, "FIRST", 0.001)
-    monkeypatch.setattr(address, "LONGEST", 0.01)
+    monkeypatch.setattr(remote, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(remote, "LONGEST_WAIT", 0.01)
 
 
 def content(name: str) -> bytes:
@@ -102,14 +102,14 @@ def test_the_same_names_and_bytes_from_anywhere(
     assert [there.size(name) for name in NAMES] == [len(content(name)) for name in NAMES]
     files = there.fetch([NAMES[0], "p00/none.hea"])
     assert dict(files) == {NAMES[0]: content(NAMES[0])} and "p00/none.hea" not in files
-    assert files.seen == here.fetch([NAMES[0], "p00/none.hea"]).seen
+    assert files.inputs == here.fetch([NAMES[0], "p00/none.hea"]).inputs
     with pytest.raises(BadRecord, match=r"^p00/none\.hea: missing"):
         files["p00/none.hea"]
     with pytest.raises(EcgpipeError, match=r"p00/none\.hea: .*fetch it again"):
         there.read("p00/none.hea")
     together = there.fetch_all([NAMES[:2], NAMES[:2], NAMES[2:3], ["none"], NAMES[3:]])
     assert [len(f) for f in together] == [2, 2, 1, 0, len(NAMES) - 3]
-    assert there.unchanged(files.seen) and there.only(files.seen).unchanged(files.seen)
+    assert there.unchanged(files.inputs) and there.only(files.inputs).unchanged(files.inputs)
     assert not there.unchanged({NAMES[0]: None}) and not there.unchanged({"none": {"bytes": 3}})
     assert pickle.loads(pickle.dumps(there)) == there
 
@@ -167,7 +167,7 @@ def test_wrong_bytes_are_refused_by_name(root: Path, web: servers.Server) -> Non
         assert NAMES[0] not in files and files[NAMES[1]] == content(NAMES[1])
         with pytest.raises(BadRecord, match=f"^{NAMES[0]}: differs from {SUMS}"):
             files[NAMES[0]]
-        assert not there.unchanged(files.seen)
+        assert not there.unchanged(files.inputs)
     assert web.asked[f"/{NAMES[0]}"] == folder.ATTEMPTS
     packed = pack(root, root / "packed.zip")
     stored = bytearray(packed.read_bytes())
@@ -191,21 +191,21 @@ def test_after_all_attempts_it_is_unreachable(root: Path, web: servers.Server) -
     publish(root)
     there = Folder.open(web.url)
     web.every, web.faults = 1, cycle(["drop", "unavailable", "truncate"])
-    with pytest.raises(Unreachable, match=f"{NAMES[0]}: not to be had in 8 attempts .*continue"):
+    with pytest.raises(Unreachable, match=rf"{NAMES[0]}: could .* 8 attempts .*continue"):
         there.fetch(NAMES[:1])
     with pytest.raises(Unreachable):
         list(there.fetch_all([NAMES[:1], NAMES[1:2]]))
     web.faults = cycle(["drop"])
     with pytest.raises(Unreachable):
         there.unchanged({"unlisted": {"bytes": 1}})
-    with pytest.raises(Unreachable, match=r"SHA256SUMS\.txt: not to be had"):
+    with pytest.raises(Unreachable, match=r"SHA256SUMS\.txt: could not be read"):
         Folder.open(web.url)
 
 
 def test_a_server_that_stops_sending_is_given_up(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(address, "SILENCE", 0.05)
+    monkeypatch.setattr(remote, "READ_TIMEOUT", 0.05)
     with servers.serve(servers.Server(servers.from_folder(root), 1, ("stall",))) as web:
         with pytest.raises(Unreachable, match="Timeout"):
             Folder.open(web.url)
@@ -231,7 +231,7 @@ def test_mistakes_are_said_in_one_line(
         (web.url + "/no.zip", "not a zip file, or damaged"),
         (web.url + "/none/", "nothing there, or it cannot be listed; check the address"),
         ("nowhere://at/all", r"cannot be opened \(Protocol not known: nowhere"),
-        ("http://127.0.0.1:9/none", r"not to be had in 8 attempts \(Client"),
+        ("http://127.0.0.1:9/none", r"could not be read in 8 attempts \(Client"),
     ]
     for url, words in cases:
         with pytest.raises(EcgpipeError, match=f"^{re.escape(str(url))}.*{words}"):
@@ -268,7 +268,7 @@ def test_what_changed_since_is_seen(root: Path, tmp_path: Path, web: servers.Ser
     name = "A0001.mat"
     path = pack(root, tmp_path / "packed.zip")
     roots = [str(root), web.url, str(path)]
-    seen = [Folder.open(r).fetch([name]).seen for r in roots]
+    seen = [Folder.open(r).fetch([name]).inputs for r in roots]
     (root / name).write_bytes(content(name) + b"more")
     pack(root, path)
     assert [Folder.open(r).unchanged(s) for r, s in zip(roots, seen, strict=True)] == [False] * 3
@@ -291,8 +291,8 @@ def test_open_buckets_are_read_anonymously(
     monkeypatch.setitem(conf, "s3", {k: v for k, v in given.items() if k.islower()})
     for name in given.keys() - conf["s3"].keys():
         monkeypatch.setenv(name, given[name])
-    address.forget()
-    opened = address.open_address("s3://physionet-open/mitdb/1.0.0/")
+    remote.close_all()
+    opened = remote.open_remote("s3://physionet-open/mitdb/1.0.0/")
     assert opened.base == "physionet-open/mitdb/1.0.0" and opened.system.anon is not bool(given)
-    packed = address._options("zip::s3://physionet-open/x.zip")
+    packed = remote.storage_options("zip::s3://physionet-open/x.zip")
     assert packed.keys() == {"s3"} and packed["s3"]["anon"] is not bool(given)

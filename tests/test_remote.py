@@ -14,7 +14,7 @@ import servers
 from fsspec.config import conf
 
 from ecgpipe.errors import EcgpipeError, Unreachable
-from ecgpipe.files import address
+from ecgpipe.files import remote
 from ecgpipe.files.folder import Folder
 from ecgpipe.storage.archive import prepare
 from ecgpipe.storage.verify import verify
@@ -23,8 +23,8 @@ from ecgpipe.storage.verify import verify
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attempts that follow one another at once."""
-    monkeypatch.setattr(address, "FIRST", 0.001)
-    monkeypatch.setattr(address, "LONGEST", 0.01)
+    monkeypatch.setattr(remote, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(remote, "LONGEST_WAIT", 0.01)
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_what_cannot_be_had_fails_its_part_alone(tmp_path: Path, small: Path) ->
     there = tmp_path / "streamed"
     with servers.serve(plan):
         plan.broken = frozenset({"/p00/p00001/p00001_s00.dat"})
-        with pytest.raises(Unreachable, match=r"1 of 5 parts .*p00001_s00\.dat: not to be had"):
+        with pytest.raises(Unreachable, match=r"1 of 5 parts .*p00001_s00\.dat: could not be read"):
             prepare("icentia11k", plan.url, there, 1)
         assert sorted(db.sidecars(there)) == ["p00000", "p00002", "p00003", "p00004"]
         plan.broken = frozenset()

@@ -1,7 +1,7 @@
-"""The files of a data set, wherever they lie: a local folder, or any URL that fsspec reads.
+"""Read the files of a data set from a local folder, a zip file or a URL.
 
-A recording's files are read whole, checked, and handed on as bytes: nothing of a remote data set
-lands on the disk, and whatever reads a format is a function of bytes.
+A file is read into memory as a whole and checked against its published SHA-256. Nothing of a remote
+data set is written to disk.
 """
 
 from __future__ import annotations
@@ -14,60 +14,68 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+from itertools import groupby, islice, repeat
 from operator import methodcaller
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypedDict, TypeVar
 
 from ..errors import BadRecord, EcgpipeError
 from ..progress import say
-from .address import Address, forget, retried
+from .remote import RemoteFolder, close_all, retry
 
 SUMS = "SHA256SUMS.txt"  # PhysioNet's list of digests, at the root of a data set
-ATTEMPTS = 8  # at one remote file
-AHEAD = 8  # recordings that are downloaded at once, and held until their turn comes
+ATTEMPTS = 8  # to read one remote file
+AHEAD = 8  # recordings that are downloaded in advance and kept in memory
 
 _SUM = re.compile(rb"([0-9a-f]{64})[ \t]+\*?(?:\./)?(\S.*)")
 
 T = TypeVar("T")
-Seen = dict[str, dict[str, Any] | None]  # by name: bytes and sha256 of a file; None: not there
 
 
-class Files(Mapping[str, bytes]):
-    """The files of one recording; asking for one that is missing or wrong raises BadRecord."""
+class InputFile(TypedDict, total=False):
+    """A raw file as a store's sidecar records it: bytes and sha256, or what is wrong with it."""
 
-    def __init__(self, content: Mapping[str, bytes], wrong: Mapping[str, str], seen: Seen) -> None:
-        self._content, self._wrong, self.seen = content, wrong, seen
+    bytes: int
+    sha256: str  # hex
+    wrong: str
 
-    def __getitem__(self, name: str) -> bytes:
-        if name in self._wrong:
-            raise BadRecord(self._wrong[name])
-        if name not in self._content:
-            raise BadRecord(f"{name}: missing; fetch it again, or take the record off the list")
-        return self._content[name]
 
-    def __contains__(self, name: object) -> bool:
-        return name in self._content
+InputFiles = dict[str, InputFile | None]  # by name; None for a file that does not exist
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._content)
 
-    def __len__(self) -> int:
-        return len(self._content)
+class Files(dict[str, bytes]):
+    """Contents of one recording's files by name; a missing or wrong file raises BadRecord.
+
+    Attributes
+    ----------
+    inputs
+        What was found under every name that was asked for.
+    errors
+        Error message by name of a file that exists and cannot be used.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inputs: InputFiles = {}
+        self.errors: dict[str, str] = {}
+
+    def __missing__(self, name: str) -> bytes:
+        missing = f"{name}: missing; fetch it again, or take the record off the list"
+        raise BadRecord(self.errors.get(name, missing))
 
 
 @dataclass(frozen=True)
 class Folder:
-    """The root of a data set; picklable.
+    """The root folder of a data set; picklable.
 
     Attributes
     ----------
     root
         A local path, or a URL: ``s3://…`` (anonymous, unless credentials are set), ``https://…``,
-        ``zip://::…``. A name that ends in ``.zip`` is looked into.
+        ``zip://::…``. A name that ends in ``.zip`` is opened as a zip file.
     digests
-        SHA-256 by name, from ``SHA256SUMS.txt``, which is trusted as the list of remote files.
-        Empty ones stand for files that were listed where none are published.
+        SHA-256 in hex by file name, from ``SHA256SUMS.txt``, which is trusted as the list of
+        remote files. Empty digests stand for files that were listed without one.
     """
 
     root: str
@@ -75,7 +83,7 @@ class Folder:
 
     @classmethod
     def open(cls, root: str | Path) -> Folder:
-        """The folder with the digests that its makers publish, where they do.
+        """Open a folder and read its list of published digests, if there is one.
 
         Raises
         ------
@@ -83,44 +91,44 @@ class Folder:
             No such folder, or a URL that cannot be read.
         """
         name = str(root).removeprefix("file://")
-        # Whoever gets the folder may work elsewhere: a process on another machine, say.
+        # The path is absolute because another process may use it in another directory.
         folder = cls(name if "://" in name else str(Path(name).resolve()))
         if folder.is_local and not Path(folder.root).is_dir():
             raise EcgpipeError(
                 f"{root}: no such folder; name the one that holds the raw recordings"
             )
-        forget()  # what lies there may have changed since this process looked
+        close_all()  # the files may have changed since this process opened them
         digests: Mapping[str, str] = {}
         try:
             digests = folder._get(SUMS, _parse)
         except FileNotFoundError:
             if folder.is_remote and not folder.is_zip:
-                say(f"{root}: no {SUMS}; looks through its folders, and checks lengths alone")
+                say(f"{root}: no {SUMS}; lists its folders, and checks file sizes only")
         except OSError as error:
             raise EcgpipeError(f"{root}/{SUMS}: cannot be read ({error.strerror})") from None
         if not folder.is_local and (folder.is_zip or not digests):
-            # A zip has a list of its own, which is right even if only some files were packed.
+            # A zip may contain only some of the published files; its own index is right.
             digests = {name: digests.get(name, "") for name in folder._list()}
         return replace(folder, digests=digests)
 
     def only(self, names: Iterable[str]) -> Folder:
-        """The same folder with the digests of these files alone, to send to a worker."""
+        """The same folder with the digests of these files only; small enough to send to workers."""
         digests = {name: self.digests[name] for name in names if name in self.digests}
         return replace(self, digests=digests)
 
     @property
     def is_zip(self) -> bool:
-        """Whether it is a zip file, here or elsewhere."""
+        """True for a zip file, local or remote."""
         return self.root.startswith("zip://") or self.root.endswith(".zip")
 
     @property
     def is_remote(self) -> bool:
-        """Whether it is reached through a network, so that asking again may help."""
+        """True if it is read over a network, where errors may be temporary."""
         return "://" in self.root.rpartition("::")[2]
 
     @property
     def is_local(self) -> bool:
-        """Whether it is a plain folder of this machine."""
+        """True for a folder of the local file system."""
         return not self.is_remote and not self.is_zip
 
     def find(self, pattern: str) -> list[str]:
@@ -129,17 +137,18 @@ class Folder:
             root = Path(self.root)
             found = (path for path in root.glob(pattern) if path.is_file())
             return sorted(path.relative_to(root).as_posix() for path in found)
-        matches = re.compile(_glob(pattern)).fullmatch
-        return sorted(filter(matches, self.digests))
+        from fsspec.utils import glob_translate
+
+        return sorted(filter(re.compile(glob_translate(pattern)).match, self.digests))
 
     def _list(self) -> list[str]:
-        """Names of all files below a root that has no list of digests."""
+        """List all files below the root."""
         found: list[str] = []
         waiting = [""]
         while waiting:
-            below = waiting.pop()
-            with suppress(FileNotFoundError):  # a link to nothing
-                files, folders = self._retried(methodcaller("list", below), below)
+            name = waiting.pop()
+            with suppress(FileNotFoundError):  # a dead link
+                files, folders = self._retry(methodcaller("list", name), name)
                 found += files
                 waiting += folders
         if not found:
@@ -149,28 +158,28 @@ class Folder:
         return found
 
     def has(self, name: str) -> bool:
-        """Whether there is such a file, listed or not."""
+        """True if the file exists, listed or not."""
         if self.is_local:
             return (Path(self.root) / name).is_file()
-        return name in self.digests or self._retried(methodcaller("has", name), name)
+        return name in self.digests or self._retry(methodcaller("has", name), name)
 
     def size(self, name: str) -> int | None:
-        """Length of a file, bytes; None if the server does not tell; FileNotFoundError if none."""
+        """Length of a file in bytes; None if the server does not tell."""
         if self.is_local:
             return (Path(self.root) / name).stat().st_size
-        return self._retried(methodcaller("size", name), name)
+        return self._retry(methodcaller("size", name), name)
 
     def read(self, name: str) -> bytes:
-        """One file, checked against the published digest.
+        """Read one file and check its published digest.
 
         Raises
         ------
         EcgpipeError
-            There is none, or it cannot be read.
+            It does not exist or cannot be read.
         BadRecord
-            It differs from its published digest, however often it is read.
+            It differs from its published digest in every attempt.
         Unreachable
-            It may be there, but could not be read in several attempts.
+            It could not be read in several attempts.
         """
         try:
             return self._read(name)[0]
@@ -181,7 +190,7 @@ class Folder:
             ) from None
 
     def _read(self, name: str) -> tuple[bytes, str]:
-        """A file and its digest; FileNotFoundError if there is none."""
+        """Read one file; gives its content and digest, or raises FileNotFoundError."""
 
         def check(data: bytes) -> tuple[bytes, str]:
             digest = hashlib.sha256(data).hexdigest()
@@ -192,71 +201,65 @@ class Folder:
         return self._get(name, check)
 
     def _get(self, name: str, check: Callable[[bytes], T]) -> T:
-        """What a check gives for a file; a remote one that does not pass is read again."""
+        """Apply a check to a file's content; a remote file that fails it is read again."""
         if self.is_local:
             return check((Path(self.root) / name).read_bytes())
-        return self._retried(lambda address: check(address.read(name)), name)
+        return self._retry(lambda remote: check(remote.read(name)), name)
 
     def fetch(self, names: Iterable[str]) -> Files:
-        """The files of one recording, read whole.
+        """Read the files of one recording.
 
         Raises
         ------
         Unreachable
             See :meth:`read`.
         """
-        content: dict[str, bytes] = {}
-        wrong: dict[str, str] = {}
-        seen: Seen = {}
+        files = Files()
         for name in names:
-            seen[name] = None
+            files.inputs[name] = None
             try:
-                content[name], digest = self._read(name)
+                files[name], digest = self._read(name)
+                files.inputs[name] = {"bytes": len(files[name]), "sha256": digest}
             except FileNotFoundError:
-                continue
+                pass
             except BadRecord as error:
-                wrong[name] = str(error)
-                seen[name] = {"wrong": str(error)}
-                continue
+                files.errors[name] = str(error)
+                files.inputs[name] = {"wrong": str(error)}
             except OSError as error:
                 reason = error.strerror or type(error).__name__
-                wrong[name] = f"{name}: cannot be read ({reason})"
-                continue
-            seen[name] = {"bytes": len(content[name]), "sha256": digest}
-        return Files(content, wrong, seen)
+                files.errors[name] = f"{name}: cannot be read ({reason})"
+        return files
 
     def fetch_all(self, recordings: Iterable[Sequence[str]]) -> Iterator[Files]:
-        """The files of one recording after another; remote ones are read some recordings ahead.
+        """Read the files of several recordings in order; remote ones are downloaded in advance.
 
-        Neighbours that share all their files are read once.
+        Consecutive recordings with the same files share one copy.
         """
         groups = ((names, len(list(same))) for names, same in groupby(map(tuple, recordings)))
         if not self.is_remote:
             for names, count in groups:
-                files = self.fetch(names)
-                yield from (files for _ in range(count))
+                yield from repeat(self.fetch(names), count)
             return
-        waiting: deque[tuple[Any, int]] = deque()
         pool = ThreadPoolExecutor(AHEAD)
+        futures = ((pool.submit(self.fetch, names), count) for names, count in groups)
+        waiting = deque(islice(futures, AHEAD))
         try:
-            for names, count in groups:
-                waiting.append((pool.submit(self.fetch, names), count))
-                if len(waiting) >= AHEAD:
-                    yield from _first(waiting)
             while waiting:
-                yield from _first(waiting)
+                future, count = waiting.popleft()
+                yield from repeat(future.result(), count)
+                waiting.extend(islice(futures, 1))
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def unchanged(self, seen: Seen) -> bool:
-        """Whether files are what they were when they were read.
+    def unchanged(self, inputs: InputFiles) -> bool:
+        """True if all files are the same as when they were read.
 
-        Local ones are read again. Remote ones are compared with the published digests, and where
-        there are none, by their sizes.
+        Local files are read again. Remote ones are compared by published digest, or by size where
+        there is none.
         """
-        return all(self._unchanged(name, then) for name, then in seen.items())
+        return all(self._unchanged(name, then) for name, then in inputs.items())
 
-    def _unchanged(self, name: str, then: dict[str, Any] | None) -> bool:
+    def _unchanged(self, name: str, then: InputFile | None) -> bool:
         try:
             if published := self.is_remote and self.digests.get(name):
                 return then is not None and published == then.get("sha256")
@@ -268,35 +271,16 @@ class Folder:
         except (BadRecord, OSError):
             return False
 
-    def _retried(self, call: Callable[[Address], T], name: str) -> T:
-        return retried(self.root, call, name, ATTEMPTS if self.is_remote else 1)
-
-
-def _first(waiting: deque[tuple[Any, int]]) -> Iterator[Files]:
-    future, count = waiting.popleft()
-    files = future.result()
-    yield from (files for _ in range(count))
+    def _retry(self, call: Callable[[RemoteFolder], T], name: str) -> T:
+        return retry(self.root, name, ATTEMPTS if self.is_remote else 1, call)
 
 
 def _parse(content: bytes) -> dict[str, str]:
-    """SHA-256 by name, from lines of both."""
+    """SHA-256 by file name, from the lines of SHA256SUMS.txt."""
     digests = {}
-    for number, line in enumerate(io.BytesIO(content), 1):  # Icentia11k has 1.6 million
+    for number, line in enumerate(io.BytesIO(content), 1):  # 1.6 million for Icentia11k
         if found := _SUM.fullmatch(line.rstrip()):
             digests[found[2].decode()] = found[1].decode()
         elif line.strip():
             raise BadRecord(f"{SUMS}: line {number} is no SHA-256 and a name; check the address")
     return digests
-
-
-def _glob(pattern: str) -> str:
-    """A glob of path components as a regular expression; ``**`` is any number of folders."""
-    out = []
-    for part in pattern.split("/"):
-        if part == "**":
-            out.append("(?:[^/]+/)*")
-            continue
-        text = re.escape(part).replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
-        text = re.sub(r"\\\[(.*?)\\\]", lambda found: f"[{found[1].replace(chr(92), '')}]", text)
-        out.append(text + "/")
-    return "".join(out).removesuffix("/")

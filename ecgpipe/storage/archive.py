@@ -28,7 +28,7 @@ from ..datasets import (
     select,
 )
 from ..errors import BadRecord
-from ..files.folder import Seen
+from ..files.folder import InputFiles
 from ..files.paths import is_remote
 from ..labels.qrs import detect_qrs
 from ..progress import say
@@ -148,11 +148,11 @@ class PrepareJob:
         """Read the records one at a time and write them; a bad one is refused by name."""
         facts = DATASETS[self.dataset]
         refused = []
-        seen: Seen = {}
+        seen: InputFiles = {}
         with PartWriter(target, facts.beats, facts.rhythms) as part:
             all_files = self.folder.fetch_all(entry.files for entry in self.entries)
             for entry, files in zip(self.entries, all_files, strict=True):
-                seen.update(files.seen)
+                seen.update(files.inputs)
                 try:
                     record = read_entry(self.dataset, entry, files)
                     qrs = detect_qrs(record, facts.main_lead, self.detector)
