@@ -19,7 +19,7 @@ from pydantic import BeforeValidator, Field
 
 from ecgpipe.config import Settings
 from ecgpipe.errors import BUSY, DAMAGED, INTERRUPTED, MISTAKE, REFUSED, UNREACHABLE, EcgpipeError
-from ecgpipe.files.paths import absolute, to_path
+from ecgpipe.files.paths import to_path
 from flows.artifacts import StepArtifacts, name_of
 from flows.process import ending, execute
 
@@ -76,7 +76,7 @@ def step(
 ) -> State:
     """Run one ``ecgpipe`` command as a task; its end is a state, never a stack trace."""
     try:
-        where = absolute(to_path(output))
+        where = to_path(output).resolve()
     except EcgpipeError as error:
         return Failed(message=str(error))
     logger, shown = get_run_logger(), StepArtifacts(command, where, name_of(output))

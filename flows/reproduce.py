@@ -16,7 +16,7 @@ from pydantic import Field
 from ecgpipe.errors import EcgpipeError, Interrupted
 from ecgpipe.experiments.execute import Gpus, run
 from ecgpipe.experiments.plan import Step, plan
-from ecgpipe.files.paths import absolute, to_path
+from ecgpipe.files.paths import to_path
 from ecgpipe.reports.text import markdown
 from flows.artifacts import Live, name_of, spared
 from flows.command import main
@@ -83,7 +83,7 @@ def reproduce(
         failed = {name: s for name, s in states.items() if not s.is_completed()}
         message = "; ".join(f"step {n}: {s.message}" for n, s in failed.items())
         return Failed(name=NAMES.get(error.code), message=message)
-    message = f"the report is {absolute(steps[-1].output)}"
+    message = f"the report is {steps[-1].output.resolve()}"
     if refused:
         names = ", ".join(step.name for step in refused)
         return Completed(name=SOME_REFUSED, message=f"{message}; records were refused by {names}")

@@ -20,7 +20,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ecgpipe.config import FinetuneSettings, PretrainSettings, load
 from ecgpipe.errors import EcgpipeError, Interrupted
-from ecgpipe.files.paths import make_folder
 from ecgpipe.models.resnet import ResNet
 from ecgpipe.storage.archive import prepare
 from ecgpipe.storage.shards import shard
@@ -330,7 +329,6 @@ def test_an_interrupted_training_is_saved_at_once(
 def test_a_device_decides_where_a_set_lies(downstream: Path, tmp_path: Path) -> None:
     from ecgpipe.training.finetune import open_trainer
 
-    make_folder(tmp_path)
     for resident in ("auto", "yes", "no"):
         trainer = open_trainer(
             downstream, tmp_path, load(FinetuneSettings, **DOWN, resident=resident)

@@ -22,6 +22,7 @@ from databases import run
 from ecgpipe.config import FinetuneSettings, PretrainSettings, load
 from ecgpipe.errors import MISTAKE, UNREACHABLE, EcgpipeError
 from ecgpipe.files import paths
+from ecgpipe.files.atomic import local_copy
 from ecgpipe.files.paths import to_path
 from ecgpipe.storage.archive import prepare
 from ecgpipe.storage.shards import shard
@@ -92,13 +93,13 @@ def test_what_is_there_is_kept_and_what_is_damaged_made_again(
 def test_files_are_fetched_once_and_again_when_they_change(s3: str, tmp_path: Path) -> None:
     path = to_path(f"{s3}/a.tar")
     path.write_bytes(b"one")
-    copy = paths.local_copy(path)
+    copy = local_copy(path)
     assert copy.read_bytes() == b"one" and tmp_path in copy.parents
     copy.write_bytes(b"mark")
-    assert paths.local_copy(path).read_bytes() == b"mark"  # not fetched again
+    assert local_copy(path).read_bytes() == b"mark"  # not fetched again
     path.write_bytes(b"two")
-    assert paths.local_copy(path).read_bytes() == b"two"
-    assert paths.local_copy(copy) == copy
+    assert local_copy(path).read_bytes() == b"two"
+    assert local_copy(copy) == copy
 
 
 def test_mistakes_name_the_address(s3: str, cinc: Path) -> None:

@@ -1,4 +1,4 @@
-"""Files that others rely on: written whole or not at all, read with clear errors."""
+"""Write files and directories completely or not at all; read them with clear errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any
 from uuid import uuid4
 
 from ..errors import Busy, Damaged, EcgpipeError
-from .paths import file_sizes, file_system, is_remote, path_within, remove
+from .paths import cache_folder, file_sizes, file_system, is_remote, path_within, remove
 
 PUBLISH_ATTEMPTS = 10  # where several processes publish the same directory
 
@@ -54,74 +54,48 @@ def publish(made: Path, target: Path, replace: bool = False) -> None:
 
 @contextmanager
 def staging_directory(folder: Path) -> Iterator[Path]:
-    """A folder of one's own below another, or on this machine, for what is published once made.
-
-    Nothing of it stays.
-    """
+    """Create a temporary directory below a folder, or a local one for a URL; removed at the end."""
     if is_remote(folder):
         own = Path(tempfile.mkdtemp(prefix="ecgpipe-"))
     else:
         own = folder / uuid4().hex
         own.mkdir(parents=True)
-    # A worker process that is made to leave in the middle runs its finalizers, and no more.
-    cleared = util.Finalize(None, shutil.rmtree, (own, True), exitpriority=0)
+    # A terminated worker process runs its multiprocessing finalizers and nothing else.
+    cleanup = util.Finalize(None, shutil.rmtree, (own, True), exitpriority=0)
     try:
         yield own
     finally:
-        cleared()
+        cleanup()
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file of a store.
-
-    Raises
-    ------
-    EcgpipeError
-        It is missing.
-    Damaged
-        It is broken.
-    """
+@contextmanager
+def _partial(path: Path) -> Iterator[Path]:
+    """A new temporary path beside a local file; removed at the end if it still exists."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The name is unique: another process may write the same file at the same time.
+    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
     try:
-        tree = json.loads(path.read_text())
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise EcgpipeError(f"{path}: cannot be read ({why})") from None
-    except ValueError:
-        raise Damaged(f"{path}: not valid JSON; the file is damaged") from None
-    if not isinstance(tree, dict):
-        raise Damaged(f"{path}: no JSON object; the file is damaged")
-    return tree
-
-
-def write_json(path: Path, tree: Mapping[str, Any], new: bool = False) -> None:
-    """Write a JSON file in one step, so that nobody ever reads half of it.
-
-    With ``new``, one that is there is left: of several processes that write it, one does.
-    """
-    text = json.dumps(tree, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
-    write_bytes(path, text.encode(), new)
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file in one step, as UTF-8 with lines as they are."""
-    write_bytes(path, text.encode())
+        yield partial
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, data: bytes | io.BytesIO, new: bool = False) -> None:
-    """Write a file in one step; a store behind a URL shows it when it is whole.
+    """Write a file atomically: readers see the old or the new content, never a part of it.
 
-    With ``new``, one that is there is left, which only a file system of this machine can promise.
+    Parameters
+    ----------
+    path
+        The file; its folder is created.
+    data
+        The content.
+    new
+        Keep a file that exists: if several processes write it, one does. Local files only.
 
     Raises
     ------
     EcgpipeError
-        A URL that nothing can be written to.
+        A URL that cannot be written to.
     """
     content = data.getbuffer() if isinstance(data, io.BytesIO) else data
     if is_remote(path):
@@ -129,13 +103,11 @@ def write_bytes(path: Path, data: bytes | io.BytesIO, new: bool = False) -> None
             path.write_bytes(bytes(content))
         except OSError as error:
             raise EcgpipeError(
-                f"{path}: cannot be written ({error}); is the bucket there, and yours to write to?"
+                f"{path}: cannot be written ({error}); does the bucket exist, and may you write "
+                "to it?"
             ) from None
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A name of its own: two who write the same file at once must not take each other's half.
-    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
-    try:
+    with _partial(path) as partial:
         partial.write_bytes(content)
         if not new:
             os.replace(partial, path)
@@ -144,25 +116,80 @@ def write_bytes(path: Path, data: bytes | io.BytesIO, new: bool = False) -> None
                 os.link(partial, path)
             except FileExistsError:
                 pass
-            except OSError:  # a file system without links, where the first may not win
+            except OSError:  # no hard links on this file system; the last process wins
                 os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically, as UTF-8 and without changing line ends."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, content: Mapping[str, Any], new: bool = False) -> None:
+    """Write a JSON file atomically; ``new`` as in :func:`write_bytes`."""
+    text = json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+    write_bytes(path, text.encode(), new)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises
+    ------
+    EcgpipeError
+        The file is missing.
+    Damaged
+        It is not a JSON object.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise EcgpipeError(f"{path}: cannot be read ({why})") from None
+    except ValueError:
+        raise Damaged(f"{path}: not valid JSON; the file is damaged") from None
+    if not isinstance(content, dict):
+        raise Damaged(f"{path}: no JSON object; the file is damaged")
+    return content
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def local_copy(path: Path) -> Path:
+    """Download a file behind a URL into the user's cache, once per version; gives the local path.
+
+    A version is an address with the size and the ETag or time of its file.
+    """
+    if not is_remote(path):
+        return path
+    info = file_system(path).info(path_within(path))
+    version = [str(path), info["size"], str(info.get("ETag") or info.get("mtime"))]
+    name = hashlib.sha256(json.dumps(version).encode()).hexdigest()
+    copy = cache_folder() / "files" / f"{name}{path.suffix}"
+    if not copy.is_file():
+        with _partial(copy) as partial:
+            file_system(path).get_file(path_within(path), str(partial))
+            os.replace(partial, copy)
+    return copy
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a file's folder as its only writer; behind a URL nobody can.
+    """Lock a local file, which makes this process the only writer of its folder.
 
     Raises
     ------
     Busy
-        Another process holds it.
+        Another process holds the lock.
     """
     if is_remote(path):
         yield
         return
-    with path.open("r+b") as file:  # NFS locks only what is open for writing
+    with path.open("r+b") as file:  # on NFS, only a file opened for writing can be locked
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from ..files.paths import local_copy
+from ..files.atomic import local_copy
 from ..storage.archive import GROUP, open_group
 from ..storage.parts import read_sidecar
 from ..storage.store import Store

@@ -10,7 +10,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..errors import EcgpipeError
 from ..files.atomic import write_text
-from ..files.paths import absolute
 from ..training.outputs import Run, read_run
 from . import recordings, sections
 from .paper import SETS
@@ -43,7 +42,7 @@ def write_report(runs: Sequence[Path], out: Path) -> dict[str, Path]:
     EcgpipeError
         No runs, or a folder that is no run.
     """
-    found = [read_run(folder) for folder in dict.fromkeys(map(absolute, runs))]
+    found = [read_run(folder) for folder in dict.fromkeys(run.resolve() for run in runs)]
     if not found:
         raise EcgpipeError("report: no run folders given; name at least one")
     table = rows([run for run in found if run.info["kind"] == "finetune"])

@@ -19,7 +19,7 @@ from scipy.fft import next_fast_len
 from ..datasets.entry import SIMULATED
 from ..errors import EcgpipeError
 from ..files.atomic import publish, read_json, staging_directory, write_json
-from ..files.paths import absolute, is_empty, is_remote, remove
+from ..files.paths import is_empty, is_remote, remove
 from .ecgsyn import BEATS, RHYTHMS, Floats, Span, beats, patient, slow
 from .ecgsyn import signal as ecg
 
@@ -298,7 +298,7 @@ def simulate(
     if seed < 0:
         raise EcgpipeError(f"seed={seed}: choose 0 or more")
     how = {"name": name, "seed": seed, **given}
-    dest = absolute(dest)
+    dest = dest.resolve()
     if (dest / SIMULATED).is_file():
         made = read_json(dest / SIMULATED)
         if made["call"] == how:

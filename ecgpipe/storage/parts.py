@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from ..errors import EcgpipeError
 from ..files.atomic import locked, publish, read_json, sha256, staging_directory, write_json
-from ..files.paths import absolute, exists, file_sizes, is_empty, is_remote, make_folder, remove
+from ..files.paths import exists, file_sizes, is_empty, is_remote, remove
 from ..progress import Progress, say
 from .executors import run
 from .manifest import merge
@@ -93,7 +93,7 @@ def build(
         _refuse_strangers(store, jobs)
         kept = 0
         try:
-            outcomes = run(partial(build_part, absolute(store)), jobs, workers, dask)
+            outcomes = run(partial(build_part, store.resolve()), jobs, workers, dask)
             with Progress(title, len(jobs), "parts") as progress, closing(outcomes):
                 for name, fresh in outcomes:
                     kept += not fresh
@@ -177,7 +177,6 @@ def _claimed(store: Path, recipe: Mapping[str, Any]) -> Iterator[None]:
             raise EcgpipeError(
                 f"{store}: is not a store of ecgpipe and not empty; name another folder"
             )
-        make_folder(store)
         write_json(path, read_json(store / MANIFEST)["recipe"] if lost else recipe, new=True)
     with locked(path):
         _compare(store, read_json(path), recipe)

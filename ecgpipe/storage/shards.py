@@ -20,8 +20,8 @@ import numpy as np
 from ..config import canonical
 from ..datasets import DATASETS
 from ..errors import EcgpipeError
-from ..files.atomic import read_json
-from ..files.paths import absolute, exists, local_copy
+from ..files.atomic import local_copy, read_json
+from ..files.paths import exists
 from ..labels.statements import Selection, chosen_classes, select_statements, why_excluded
 from ..types import Marks, Record
 from .archive import GROUP, PartReader
@@ -81,7 +81,7 @@ def shard(
     """
     if codec not in CODECS:
         raise EcgpipeError(f"unknown codec {codec}; there are: {', '.join(CODECS)}")
-    archive = absolute(archive)
+    archive = archive.resolve()
     if not exists(archive / MANIFEST):
         raise EcgpipeError(f"{archive}: no finished archive; run `ecgpipe prepare` into it first")
     source = read_json(archive / MANIFEST)

@@ -24,7 +24,7 @@ from torch import nn
 from ..config import Training
 from ..errors import EcgpipeError, Interrupted
 from ..files.atomic import write_text
-from ..files.paths import exists, is_remote, make_folder, remove
+from ..files.paths import exists, is_remote, remove
 from ..progress import Progress, say
 from ..tasks.objectives import SINGLE_LABEL, Objective
 from ..types import Batch
@@ -98,7 +98,6 @@ def fit(
             else "is not installed; pip install 'ecgpipe[tensorboard]'"
         )
         raise EcgpipeError(f"setting tensorboard: it {why}")
-    make_folder(run)
     training = _Training(network, plan, settings, device, run, ranks)
     training.resume()
     with Stop() as stop:

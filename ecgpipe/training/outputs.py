@@ -24,7 +24,6 @@ from pydantic import ValidationError
 
 from ..config import FinetuneSettings, PretrainSettings
 from ..errors import EcgpipeError
-from ..files.paths import absolute
 from ..metrics.single_label import confusion_of
 
 REQUIRED = ("kind", "name", "dataset", "classes", "settings")
@@ -157,7 +156,7 @@ def read_run(folder: Path) -> Run:
     _check(file, info)
     if info.get("init"):
         _check(file, info["init"].get("run"))
-    name, classes = absolute(folder).name, list(info["classes"])
+    name, classes = folder.resolve().name, list(info["classes"])
     if info["kind"] == "pretrain":
         return Run(name, info, (_repeat(folder, 0, classes, splits_of("pretrain"), False),))
     many = info.get("answer") == "many_of"
