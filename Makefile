@@ -7,6 +7,9 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 DATA ?=
 OUT ?= $(if $(DATA),demo-real,demo)
 PYTHON ?=
+# A file of tests stays in one process, which makes its fixtures once; the flows come last.
+CORES ?= logical
+PYTEST = $(VENV)/bin/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test test-slow lint clean
 .DEFAULT_GOAL := help
@@ -15,8 +18,9 @@ help:
 	@echo 'make demo                  the whole experiment, on recordings it makes up, into demo/'
 	@echo 'make demo DATA=PATH        the same on the real recordings in PATH, into demo-real/'
 	@echo 'make demo OUT=PATH         the same, into another folder'
-	@echo 'make test                  style, types, and the tests that are quick'
-	@echo 'make test-slow             the tests that are slow'
+	@echo 'make test                  style, types, and the tests that are quick, on all cores'
+	@echo 'make test-slow             the tests that are slow, on all cores'
+	@echo 'make test CORES=2          the same on two cores'
 	@echo 'make lint                  style and types alone'
 	@echo 'make clean                 remove .venv and the caches; results stay'
 	@echo 'make ... PYTHON=python3.12 make .venv with that Python, 3.11 or newer'
@@ -26,10 +30,10 @@ demo: $(STAMP)
 		$(if $(DATA),--preset real --data '$(DATA)',--preset demo)
 
 test: lint
-	$(VENV)/bin/python -m pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 test-slow: $(STAMP)
-	$(VENV)/bin/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check
