@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
 import pickle
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,6 +79,19 @@ def small(root: Path) -> Path:
         rows = icentia_rows(900) if segment < 2 else None
         icentia(root, patient, segment, 900 + 10 * patient, rows)
     return root
+
+
+def held(file: Path) -> Callable[[], None]:
+    """Put a pipe in the place of a file, so that whoever reads it waits; gives the way back."""
+    content = file.read_bytes()
+    file.unlink()
+    os.mkfifo(file)
+
+    def release() -> None:
+        file.unlink()
+        file.write_bytes(content)
+
+    return release
 
 
 def mitdb(
@@ -184,12 +196,6 @@ def replace(name: str, old: str, new: str) -> Damage:
         file.write_text(text.replace(old, new))
 
     return damage
-
-
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """The command line in a process of its own."""
-    command = [sys.executable, "-m", "ecgpipe", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
 def sidecars(store: Path) -> dict[str, int]:

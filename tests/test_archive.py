@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import sleepecg
 import zarr
+from command_line import run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -208,7 +209,7 @@ def test_the_same_bytes_with_two_workers_in_another_folder_and_order(
         copy = other / file.relative_to(small)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(file.read_bytes())
-    assert db.run("prepare", "icentia11k", other, tmp_path / "two", "--workers", 2).returncode == 0
+    assert run("prepare", "icentia11k", other, tmp_path / "two", "--workers", 2).returncode == 0
     one, two = db.tree(tmp_path / "one"), db.tree(tmp_path / "two")
     assert one == two and len(one) > 50
 

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command_line import PATIENCE, QUICK, start, wait_until
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ecgpipe.config import FinetuneSettings, PretrainSettings, load
@@ -35,8 +35,7 @@ from ecgpipe.training.signals import Stop
 from ecgpipe.training.updates import Diverged, Pass, Sums
 from ecgpipe.types import Batch
 
-DOWN = {"device": "cpu", "precision": "fp32", "batch": 8, "epochs": 2, "seconds": 2, "repeats": 3}
-ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
+DOWN = {**QUICK, "epochs": 2, "seconds": 2, "repeats": 3}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -207,8 +206,8 @@ def test_repeats_side_by_side_are_those_one_by_one(
     downstream: Path, one_by_one: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    done = command("finetune", downstream, "--out", run, **DOWN, parallel=2)
-    said = done.communicate(timeout=240)[1]
+    done = start("finetune", downstream, "--out", run, **DOWN, parallel=2)
+    said = done.communicate(timeout=PATIENCE)[1]
     assert done.returncode == 0, said
     for number in range(3):
         same_repeat(run / f"repeat-{number:02d}", one_by_one / f"repeat-{number:02d}")
@@ -218,23 +217,15 @@ def test_repeats_side_by_side_are_those_one_by_one(
     finetune(downstream, run, load(FinetuneSettings, **DOWN))
 
 
-def command(*words: str | Path, **settings: Any) -> subprocess.Popen[str]:
-    options = [f"--set={name}={value}" for name, value in settings.items()]
-    line = [sys.executable, "-m", "ecgpipe", *map(str, words), *options]
-    return subprocess.Popen(line, env=ENV, text=True, stderr=subprocess.PIPE)
-
-
 def test_repeats_side_by_side_save_when_they_are_asked_to_end(
     downstream: Path, one_by_one: Path, tmp_path: Path
 ) -> None:
     run, settings = tmp_path / "run", DOWN | {"epochs": 2}
     folders = [run / f"repeat-{number:02d}" for number in range(3)]
-    process = command("finetune", downstream, "--out", run, **settings, parallel=2)
-    while not any((folder / "last.pt").exists() for folder in folders):
-        assert process.poll() is None
-        time.sleep(0.01)
+    process = start("finetune", downstream, "--out", run, **settings, parallel=2)
+    wait_until(lambda: any((folder / "last.pt").exists() for folder in folders), process)
     process.send_signal(signal.SIGTERM)
-    said = process.communicate(timeout=120)[1]
+    said = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 130, said
     assert "interrupted, saved behind the last update of each repeat" in said
     finetune(downstream, run, load(FinetuneSettings, **DOWN))
@@ -244,10 +235,8 @@ def test_repeats_side_by_side_save_when_they_are_asked_to_end(
 
 def test_a_repeat_that_fails_ends_those_beside_it(downstream: Path, tmp_path: Path) -> None:
     settings = DOWN | {"parallel": 2, "epochs": 200}
-    process = command(
-        "finetune", downstream, "--out", tmp_path, **settings, **{"optimiser.lr": 1e30}
-    )
-    said = process.communicate(timeout=240)[1]
+    process = start("finetune", downstream, "--out", tmp_path, **settings, **{"optimiser.lr": 1e30})
+    said = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 2, said
     assert "the training loss became nan at the batch of A0" in said
 
@@ -263,7 +252,7 @@ def test_a_training_process_that_dies_is_told(downstream: Path, tmp_path: Path) 
     )
     file = tmp_path / "dies.py"
     file.write_text(script)
-    done = subprocess.run([sys.executable, file], env=ENV, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, file], capture_output=True, text=True)
     assert "setting parallel: a training process ended with exit code -9" in done.stdout
 
 

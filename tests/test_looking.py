@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import databases as db
 import numpy as np
 import pytest
+from command_line import run
 from matplotlib.image import imread
 from numpy.typing import NDArray
 from test_docs import blocks
@@ -245,7 +246,7 @@ def test_the_same_record_gives_the_same_bytes(place: Path, tmp_path: Path) -> No
         assert one == plot(shards, "p00001_s00", tmp_path / f"two.{kind}", "0:03", 5).read_bytes()
         assert b"atplotlib" not in one and b"Date" not in one
     out = tmp_path / "new/other.PDF"
-    found = db.run("plot", shards, "p00001_s00", "--start", "0:03", "--seconds", "5", "--out", out)
+    found = run("plot", shards, "p00001_s00", "--start", "0:03", "--seconds", "5", "--out", out)
     assert found.returncode == 0 and found.stderr == ""
     assert one == out.read_bytes()
 
@@ -368,7 +369,7 @@ class Page(HTMLParser):
 
 def test_a_card_says_what_the_store_holds(place: Path, tmp_path: Path) -> None:
     out = tmp_path / "new/card.html"
-    found = db.run("card", place / "archive/icentia11k", "--out", out)
+    found = run("card", place / "archive/icentia11k", "--out", out)
     assert (found.returncode, found.stderr, found.stdout.strip()) == (0, "", str(out))
     html = out.read_text()
     page, facts = Page(html), inspect(place / "archive/icentia11k")

@@ -11,6 +11,7 @@ import databases as db
 import numpy as np
 import pytest
 import torch
+from command_line import QUICK
 from sklearn.metrics import f1_score, roc_auc_score
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -26,7 +27,8 @@ from ecgpipe.training.pretrain import pretrain
 from ecgpipe.training.splits import draw_sides
 
 DX = ("426783006", "164889003", "270492004", "164909002,284470004", "59118001,164884008")
-QUICK = {"device": "cpu", "precision": "fp32", "batch": 8, "epochs": 3, "seconds": 1, "repeats": 2}
+DOWN = {**QUICK, "epochs": 3, "seconds": 1, "repeats": 2}
+UP = {**QUICK, "frame": 64, "epochs": 1, "validation_frames": 8, "shuffle": 16, "streams": 1}
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +61,7 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory, icentia: Path) -> Path:
     folder = tmp_path_factory.mktemp("upstream")
     prepare("icentia11k", icentia, folder / "archive", 1)
     shard(folder / "archive", folder / "shards", 250, workers=1)
-    few = {"frame": 64, "epochs": 1, "steps": 2, "batch": 8, "validation_frames": 8, "shuffle": 16}
-    given = {**few, "device": "cpu", "frames_per_visit": 8, "streams": 1, "validation_share": 0.25}
+    given = {**UP, "steps": 2, "frames_per_visit": 8, "validation_share": 0.25}
     pretrain([folder / "shards"], folder / "run", load(PretrainSettings, **given))
     return folder / "run"
 
@@ -71,7 +72,7 @@ def runs(ptbxl: Path, icbeb: Path, pretrained: Path) -> dict[str, Path]:
     for name, shards in (("ptbxl", ptbxl), ("icbeb2018", icbeb)):
         for start, init in (("random", None), ("beat", pretrained)):
             made[f"{name}-{start}"] = run = shards.parent / start
-            finetune(shards, run, load(FinetuneSettings, **QUICK), init)
+            finetune(shards, run, load(FinetuneSettings, **DOWN), init)
     return made
 
 
@@ -180,8 +181,7 @@ def test_a_report_on_all_of_it(runs: dict[str, Path], tmp_path: Path) -> None:
 def test_what_a_network_is_trained_on_is_not_tested(
     ptbxl: Path, pretrained: Path, tmp_path: Path
 ) -> None:
-    few = {"frame": 64, "epochs": 1, "steps": 1, "batch": 8, "validation_frames": 8, "shuffle": 16}
-    given = {**few, "device": "cpu", "streams": 1, "task": "heart_rate", "frames_per_visit": 2}
+    given = {**UP, "steps": 1, "task": "heart_rate", "frames_per_visit": 2}
     pretrain([ptbxl], tmp_path / "up", load(PretrainSettings, **given))
     run = json.loads((tmp_path / "up" / "run.json").read_text())
     folds = {}
@@ -189,9 +189,9 @@ def test_what_a_network_is_trained_on_is_not_tested(
         folds |= {row["key"]: row["fold"] for row in json.loads(path.read_text())["records"]}
     assert run["data"]["held_back"]["ptbxl"] == sorted(k for k, fold in folds.items() if fold > 8)
     assert "ptbxl: 15 records that finetuning tests on left out" in run["data"]["notes"]
-    finetune(ptbxl, tmp_path / "ok", load(FinetuneSettings, **QUICK | {"repeats": 1, "epochs": 1}),
+    finetune(ptbxl, tmp_path / "ok", load(FinetuneSettings, **DOWN | {"repeats": 1, "epochs": 1}),
              tmp_path / "up")  # fmt: skip
-    other = load(FinetuneSettings, **QUICK, official_folds=False)
+    other = load(FinetuneSettings, **DOWN, official_folds=False)
     with pytest.raises(EcgpipeError, match=r"was pretrained on \d+ of the test records, such as"):
         finetune(ptbxl, tmp_path / "no", other, tmp_path / "up")
     assert not (tmp_path / "no").exists()

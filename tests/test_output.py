@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from databases import run
+from command_line import QUICK, options, run
 from sklearn.metrics import accuracy_score, f1_score
 
 from ecgpipe.errors import DAMAGED, MISTAKE, REFUSED
 
 Done = subprocess.CompletedProcess[str]
-QUICK = ("--set", "epochs=1", "--set", "batch=8")
-PRETRAIN = (*QUICK, "--set", "steps=2", "--set", "validation_frames=16")
-PRETRAIN = (*PRETRAIN, "--set", "frames_per_visit=16", "--set", "validation_share=0.3")
+DOWN = options({**QUICK, "epochs": 1})
+UP = (*DOWN, *options({"steps": 2, "validation_frames": 16, "frames_per_visit": 16}))
+UP = (*UP, "--set", "validation_share=0.3")
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +34,8 @@ def made(tmp_path_factory: pytest.TempPathFactory, icentia: Path, cinc: Path) ->
         done[f"shard/{name}"] = run("shard", archive, shards, "--json")
         done[f"verify/{name}"] = run("verify", archive, "--source", raw, "--json")
     shards = out / "shards"
-    pretrain = ("pretrain", shards / "icentia11k", "--out", out / "beat", *PRETRAIN, "--json")
-    finetune = ("finetune", shards / "cinc2017", "--out", out / "random", "--repeats", "2", *QUICK)
+    pretrain = ("pretrain", shards / "icentia11k", "--out", out / "beat", *UP, "--json")
+    finetune = ("finetune", shards / "cinc2017", "--out", out / "random", "--repeats", "2", *DOWN)
     done["pretrain"] = run(*pretrain)
     done["finetune"] = run(*finetune, "--set", "seconds=10", "--json")
     done["inspect"] = run("inspect", out / "random", "--json")

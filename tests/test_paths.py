@@ -5,11 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from uuid import uuid4
 
 import numpy as np
 import pytest
-from databases import run
+from command_line import COMMAND, QUICK, run, start, wait_until
 
 from ecgpipe.config import FinetuneSettings, PretrainSettings, load
 from ecgpipe.errors import MISTAKE, UNREACHABLE, EcgpipeError
@@ -31,7 +29,7 @@ from ecgpipe.storage.verify import verify
 from ecgpipe.training.finetune import finetune
 from ecgpipe.training.pretrain import pretrain
 
-QUICK = {"device": "cpu", "precision": "fp32", "batch": 8, "epochs": 2, "seconds": 2, "repeats": 1}
+DOWN = {**QUICK, "epochs": 2, "seconds": 2, "repeats": 1}
 
 
 @pytest.fixture
@@ -129,15 +127,10 @@ def test_a_run_there_is_killed_and_continued_from_another_machine(
     s3: str, cinc: Path, tmp_path: Path
 ) -> None:
     shards, run = _shards(to_path(s3), cinc), to_path(f"{s3}/run")
-    settings: dict[str, Any] = QUICK | {"epochs": 6}
-    options = [w for key, value in settings.items() for w in ("--set", f"{key}={value}")]
-    command = [sys.executable, "-m", "ecgpipe", "finetune", str(shards), "--out", str(run)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen([*command, *options], env=env, stderr=subprocess.PIPE) as process:
-        while not (run / "repeat-00" / "last.pt").exists():
-            assert process.poll() is None
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
+    settings: dict[str, Any] = DOWN | {"epochs": 6}
+    with start("finetune", shards, "--out", run, **settings) as process:
+        wait_until((run / "repeat-00" / "last.pt").exists, process)
+        process.kill()
     os.environ["XDG_CACHE_HOME"] = str(tmp_path / "another machine")
     finetune(shards, run, load(FinetuneSettings, **settings))
     finetune(shards, tmp_path / "whole", load(FinetuneSettings, **settings))
@@ -156,11 +149,8 @@ def test_a_run_there_is_killed_and_continued_from_another_machine(
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_whole_experiment_there(s3: str) -> None:
-    command = [sys.executable, "-m", "ecgpipe", "reproduce", "--preset", "smoke"]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, "--out", f"{s3}/smoke"], env=env, capture_output=True, text=True, check=False
-    )
+    command = [*COMMAND, "reproduce", "--preset", "smoke", "--out", f"{s3}/smoke"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     out = to_path(f"{s3}/smoke")
     assert "<svg" in (out / "report.html").read_text()
@@ -198,13 +188,13 @@ def test_loader_processes_read_there_too(s3: str, icentia: Path, tmp_path: Path)
     top = to_path(s3)
     prepare("icentia11k", icentia, top / "archive", 1)
     shard(top / "archive", top / "shards", 250, workers=1)
-    quick: dict[str, Any] = {
-        "device": "cpu", "precision": "fp32", "frame": 256, "batch": 8, "epochs": 1, "steps": 2,
-        "streams": 2, "frames_per_visit": 16, "validation_frames": 16, "validation_share": 0.25,
+    up = {
+        **QUICK, "frame": 256, "epochs": 1, "steps": 2, "streams": 2, "frames_per_visit": 16,
+        "validation_frames": 16, "validation_share": 0.25,
     }  # fmt: skip
     runs = [tmp_path / str(workers) for workers in (0, 2)]
     for out in runs:
-        given = load(PretrainSettings, **quick, workers=int(out.name))
+        given = load(PretrainSettings, **up, workers=int(out.name))
         pretrain([top / "shards"], out, given)
     assert len({(out / "predictions.csv").read_text() for out in runs}) == 1
 
@@ -226,7 +216,8 @@ def test_a_server_that_is_away_is_no_empty_folder(
     )
     assert not said.stdout and "EndpointConnectionError" in said.stderr
     for words in (("inspect", f"{s3}/run"), ("prepare", "cinc2017", cinc, f"{s3}/archive")):
-        done = run(*words)
+        line = [*COMMAND, *map(str, words)]
+        done = subprocess.run(line, capture_output=True, text=True)
         assert done.returncode == UNREACHABLE, done.stderr
         assert done.stderr.splitlines()[-1].startswith("ecgpipe: a place could not be reached (")
         assert "Traceback" not in done.stderr and not done.stdout

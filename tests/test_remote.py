@@ -11,6 +11,7 @@ from pathlib import Path
 import databases as db
 import pytest
 import servers
+from command_line import run
 from fsspec.config import conf
 
 from ecgpipe.errors import EcgpipeError, Unreachable
@@ -104,7 +105,7 @@ def test_workers_stream_from_s3(
     monkeypatch.delenv("AWS_PROFILE", raising=False)
     with servers.serve(plan):
         monkeypatch.setenv("FSSPEC_S3_ENDPOINT_URL", plan.url)
-        ran = db.run("prepare", "icentia11k", source, tmp_path / "streamed", "--workers", 2)
+        ran = run("prepare", "icentia11k", source, tmp_path / "streamed", "--workers", 2)
         assert ran.returncode == 0, ran.stderr
         assert set(plan.failed) == set(servers.FAULTS)
     prepare("icentia11k", small, tmp_path / "local", 1)

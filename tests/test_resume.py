@@ -6,14 +6,16 @@ import fcntl
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import databases as db
+import psutil
 import pytest
+from command_line import PATIENCE, run, start, wait_until
 
 from ecgpipe.datasets import Folder, find_entries
 from ecgpipe.errors import Busy, EcgpipeError
@@ -35,7 +37,7 @@ def test_one_bad_record_is_refused_and_taken_in_when_it_is_repaired(
     whole = bad.read_bytes()
     bad.write_bytes(whole[:-7])
     arguments = ("prepare", "icentia11k", small, tmp_path / "archive", "--workers", 1)
-    first = db.run(*arguments)
+    first = run(*arguments)
     assert first.returncode == 3
     assert "p00003_s01" in first.stderr and "truncated" in first.stderr
     assert "6 records of 5 patients" in first.stdout
@@ -44,7 +46,7 @@ def test_one_bad_record_is_refused_and_taken_in_when_it_is_repaired(
     assert len(store.records) == 6 and verify(tmp_path / "archive") == []
     before = db.sidecars(tmp_path / "archive")
     bad.write_bytes(whole)
-    second = db.run(*arguments)
+    second = run(*arguments)
     assert second.returncode == 0, second.stderr
     after = db.sidecars(tmp_path / "archive")
     assert {part for part in after if after[part] != before[part]} == {"p00003"}
@@ -52,27 +54,33 @@ def test_one_bad_record_is_refused_and_taken_in_when_it_is_repaired(
     assert db.tree(tmp_path / "archive") == db.tree(tmp_path / "never_bad")
 
 
+def begun(root: Path, store: Path) -> tuple[subprocess.Popen[str], Callable[[], None]]:
+    """A command whose two workers wait for files, three of twelve parts done; how to go on."""
+    for patient in range(12):
+        db.icentia(root, patient, 0, 9000, db.icentia_rows(9000))
+    waits = [db.held(root / f"p00/p0000{patient}/p0000{patient}_s00.dat") for patient in (3, 4)]
+    process = start("prepare", "icentia11k", root, store, "--workers", 2)
+    wait_until(lambda: len(db.sidecars(store)) == 3, process)
+    wait_until(lambda: len(list((store / ".partial").iterdir())) == 2, process)
+    return process, lambda: [release() for release in waits]
+
+
 def test_killed_in_the_middle_it_continues(tmp_path: Path) -> None:
     root, store = tmp_path / "raw", tmp_path / "archive"
-    for patient in range(12):
-        db.icentia(root, patient, 0, 100_000, db.icentia_rows(100_000))
-    command = [sys.executable, "-m", "ecgpipe", "prepare", "icentia11k", root, store]
-    process = subprocess.Popen([*command, "--workers", "2"], stderr=subprocess.DEVNULL)
-    try:
-        while len(db.sidecars(store)) < 2:
-            assert process.poll() is None, "finished before it could be killed"
-            time.sleep(0.002)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    time.sleep(0.6)  # for its workers, who look after their parent five times a second
+    process, mend = begun(root, store)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.communicate()
+    _, alive = psutil.wait_procs(workers, PATIENCE)
+    assert len(workers) >= 2 and not alive
     done = db.sidecars(store)
-    assert 2 <= len(done) < 12 and not (store / "manifest.json").exists()
+    assert len(done) == 3 and not (store / "manifest.json").exists()
     with pytest.raises(EcgpipeError, match="not finished"):
         open_store(store)
-    again = db.run("prepare", "icentia11k", root, store, "--workers", 2)
+    mend()
+    again = run("prepare", "icentia11k", root, store, "--workers", 2)
     assert again.returncode == 0, again.stderr
-    assert f"{len(done)} of 12 parts were there already" in again.stderr
+    assert "3 of 12 parts were there already" in again.stderr
     after = db.sidecars(store)
     assert {part: after[part] for part in done} == done
     prepare("icentia11k", root, tmp_path / "undisturbed", 1)
@@ -84,16 +92,10 @@ def test_killed_in_the_middle_it_continues(tmp_path: Path) -> None:
 def test_ended_in_the_middle_it_leaves_nothing_half_written(
     tmp_path: Path, by: signal.Signals
 ) -> None:
-    root, store = tmp_path / "raw", tmp_path / "archive"
-    for patient in range(12):
-        db.icentia(root, patient, 0, 100_000, db.icentia_rows(100_000))
-    command = [sys.executable, "-m", "ecgpipe", "prepare", "icentia11k", root, store]
-    process = subprocess.Popen([*command, "--workers", "2"], stderr=subprocess.PIPE, text=True)
-    while len(db.sidecars(store)) < 2:
-        assert process.poll() is None, "finished before it could be ended"
-        time.sleep(0.002)
+    store = tmp_path / "archive"
+    process, _ = begun(tmp_path / "raw", store)
     process.send_signal(by)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert said.splitlines()[-1] == "ecgpipe: interrupted; the same command continues"
     assert not (store / ".partial").exists()
@@ -102,7 +104,7 @@ def test_ended_in_the_middle_it_leaves_nothing_half_written(
 
 def test_of_several_that_start_at_once_one_holds_the_folder(tmp_path: Path) -> None:
     def claim(number: int) -> None:
-        meet.wait(30)
+        meet.wait(PATIENCE)
         try:
             with _claimed(store, {"kind": "archive"}):
                 inside.append(number)
@@ -132,7 +134,7 @@ def test_a_lost_recipe_is_found_in_the_manifest(tmp_path: Path, small: Path) -> 
             (store / name).unlink()
         else:
             (store / name).write_text(damage)
-        found = db.run("verify", store)
+        found = run("verify", store)
         assert found.returncode == 4 and name in found.stderr
         prepare("icentia11k", small, store, 1)
         assert db.tree(store) == whole
@@ -173,7 +175,7 @@ def test_what_verify_finds_the_stores_command_repairs(tmp_path: Path, small: Pat
     data = bytearray(chunk.read_bytes())
     data[len(data) // 2] ^= 1
     chunk.write_bytes(data)
-    found = db.run("verify", store)
+    found = run("verify", store)
     assert found.returncode == 4 and "p00003/signal" in found.stderr
     assert "run its command again" in found.stderr
     prepare("icentia11k", small, store, 1)
@@ -195,7 +197,7 @@ def test_a_second_writer_is_refused(tmp_path: Path, small: Path) -> None:
     before = db.tree(store)
     with (store / "recipe.json").open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        second = db.run("prepare", "icentia11k", small, store)
+        second = run("prepare", "icentia11k", small, store)
     assert second.returncode == 5 and db.tree(store) == before
     assert f"{store}: another process is writing" in second.stderr and "wait" in second.stderr
     prepare("icentia11k", small, store, 1)

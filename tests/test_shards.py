@@ -14,6 +14,7 @@ import numcodecs
 import numpy as np
 import pytest
 import webdataset as wds
+from command_line import run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -137,7 +138,7 @@ def test_decode_undoes_encode(
 
 def test_the_same_bytes_whoever_makes_them(tmp_path: Path, archive: Path) -> None:
     shard(archive, tmp_path / "one", 128, "pcodec", 1)
-    two = db.run("shard", archive, tmp_path / "two", "--fs", 128, "--workers", 2)
+    two = run("shard", archive, tmp_path / "two", "--fs", 128, "--workers", 2)
     assert two.returncode == 0, two.stderr
     assert db.tree(tmp_path / "one") == db.tree(tmp_path / "two")
     with tarfile.open(tmp_path / "one/shards/p00003.tar") as tar:
@@ -168,12 +169,12 @@ def test_damage_is_found(tmp_path: Path, archive: Path) -> None:
         flipped[at] ^= 0x10
         tar.write_bytes(flipped)
         assert len(verify(store)) == 1 and "p00002.tar" in verify(store)[0]
-    found = db.run("verify", store)
+    found = run("verify", store)
     assert found.returncode == 4 and "p00002.tar" in found.stderr and "1 problem" in found.stderr
     tar.write_bytes(whole[:-1])
     shard(archive, store, workers=1)  # a file of another size is made again
     assert tar.read_bytes() == whole
-    whole_now = db.run("verify", store)
+    whole_now = run("verify", store)
     assert whole_now.returncode == 0 and "whole" in whole_now.stdout
 
 
@@ -209,7 +210,7 @@ def test_refusals_of_the_archive_are_passed_on(tmp_path: Path, raw: Path) -> Non
     (copy / "p00/p00003/p00003_s01.dat").unlink()
     refused = prepare("icentia11k", copy, tmp_path / "archive", 1)["refused"]
     assert [r["key"] for r in refused] == ["p00002_s01", "p00003_s01"]
-    found = db.run("shard", tmp_path / "archive", tmp_path / "shards", "--workers", 1)
+    found = run("shard", tmp_path / "archive", tmp_path / "shards", "--workers", 1)
     assert found.returncode == 3 and "p00003_s01" in found.stderr
     store = open_store(tmp_path / "shards")
     assert store.manifest["refused"] == refused and len(list(store.read_all())) == 5

@@ -8,6 +8,7 @@ from pathlib import Path
 import databases as db
 import numpy as np
 import pytest
+from command_line import run
 
 from ecgpipe.datasets import read_records
 from ecgpipe.errors import EcgpipeError
@@ -76,7 +77,7 @@ def test_dask_over_all_parts(raw: Path, stores: dict[str, Path]) -> None:
 
 @pytest.mark.parametrize("kind", ["archive", "shards"])
 def test_inspect_counts_what_is_there(raw: Path, stores: dict[str, Path], kind: str) -> None:
-    found = db.run("inspect", "--json", stores[kind])
+    found = run("inspect", "--json", stores[kind])
     assert found.returncode == 0 and found.stderr == ""
     facts = json.loads(found.stdout)
     assert facts == json.loads(json.dumps(inspect(stores[kind])))
@@ -88,7 +89,7 @@ def test_inspect_counts_what_is_there(raw: Path, stores: dict[str, Path], kind: 
     assert facts["rhythms"] == {"(N": 5, ")": 5}
     assert facts["qrs"] == sum(len(r.qrs.index) for r in open_store(stores[kind]).read_all())
     assert [item["key"] for item in facts["refused_records"]] == ["p00003_s01"]
-    shown = db.run("inspect", stores[kind])
+    shown = run("inspect", stores[kind])
     assert shown.returncode == 0 and shown.stdout.rstrip("\n") == text(facts)
     for words in ("6 of 5 patients", "250 Hz", "N 10", "(N 5", "p00003_s01.dat: missing"):
         assert words in shown.stdout
@@ -124,6 +125,6 @@ def test_what_is_no_store(tmp_path: Path, stores: dict[str, Path]) -> None:
             open_store(tmp_path / name)
         assert str(tmp_path / name) in str(caught.value)
     for command in ("inspect", "verify"):
-        found = db.run(command, tmp_path / "begun")
+        found = run(command, tmp_path / "begun")
         assert found.returncode == 2 and found.stdout == ""
         assert found.stderr.startswith("ecgpipe: ") and found.stderr.count("\n") == 1

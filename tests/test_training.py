@@ -8,16 +8,16 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import Popen
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from command_line import QUICK, start, wait_until
+from command_line import run as call
 from sklearn.metrics import f1_score
 
 from ecgpipe.config import FinetuneSettings, PretrainSettings, load
@@ -31,7 +31,7 @@ from ecgpipe.training.finetune import finetune
 from ecgpipe.training.pretrain import pretrain
 
 BEATS = ["normal", "pac", "aberrated", "pvc", "undefined"]
-COMMON = {"device": "cpu", "precision": "fp32", "batch": 8, "epochs": 2}
+COMMON = {**QUICK, "epochs": 2}
 UP = {
     "frame": 256, "steps": 5, "streams": 2, "shuffle": 32, "frames_per_visit": 16,
     "validation_frames": 16, "validation_share": 0.25, **COMMON,
@@ -120,22 +120,12 @@ def test_loader_processes_change_nothing(sets: Sets, upstream_run: Path, tmp_pat
         _up(sets, tmp_path / "odd", workers=3)
 
 
-ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
-COMMAND = [sys.executable, "-m", "ecgpipe"]
-
-
-def _options(given: dict[str, Any]) -> list[str]:
-    return [word for key, value in given.items() for word in ("--set", f"{key}={value}")]
-
-
-def _ended(command: list[str], run: Path, by: signal.Signals = signal.SIGKILL) -> tuple[int, str]:
-    """Start a command, end it when the run's first checkpoint is there: its code, last line."""
-    with subprocess.Popen([*COMMAND, *command], env=ENV, stderr=subprocess.PIPE) as process:
-        while not (run / "last.pt").exists():
-            assert process.poll() is None
-            time.sleep(0.01)
+def _ended(process: Popen[str], run: Path, by: signal.Signals = signal.SIGKILL) -> tuple[int, str]:
+    """End a command when the run's first checkpoint is there: its code, last line."""
+    with process:
+        wait_until((run / "last.pt").exists, process)
         process.send_signal(by)
-        said = process.communicate()[1].decode()
+        said = process.communicate()[1]
     assert not (run / "predictions.csv").exists()
     return process.returncode, "".join(said.splitlines()[-1:])
 
@@ -145,8 +135,7 @@ def test_an_interrupted_pretraining_ends_the_same(
     sets: Sets, tmp_path: Path, by: signal.Signals
 ) -> None:
     given, run = {"epochs": 4, "steps": 6}, tmp_path / "ended"
-    command = ["pretrain", str(sets.upstream), "--out", str(run), *_options(UP | given)]
-    code, last = _ended(command, run, by)
+    code, last = _ended(start("pretrain", sets.upstream, "--out", run, **UP | given), run, by)
     if by != signal.SIGKILL:
         assert code == 130
         assert re.fullmatch(
@@ -163,9 +152,9 @@ def test_a_killed_finetuning_ends_the_same(
     sets: Sets, runs: dict[str, Path], upstream_run: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "killed"
-    command = ["finetune", str(sets.downstream), "--out", str(run), "--init", str(upstream_run)]
+    command = ("finetune", sets.downstream, "--out", run, "--init", upstream_run)
     # Killed in the second repeat: the first is whole, and must stay as it is.
-    _ended([*command, *_options(DOWN)], run / "repeat-01")
+    _ended(start(*command, **DOWN), run / "repeat-01")
     first = (run / "repeat-00/model.pt").stat().st_mtime_ns
     _down(sets, run, upstream_run)
     assert (run / "repeat-00/model.pt").stat().st_mtime_ns == first
@@ -230,7 +219,7 @@ def test_the_model_file_is_complete(upstream_run: Path) -> None:
     assert (model["fs"], model["leads"], model["depth"]) == (250, 1, 18)
     assert model["mean_mV"] == run["data"]["mean_mV"]
     assert model["std_mV"] == run["data"]["std_mV"] > 0
-    ResNet(5).load_state_dict(model["network"])
+    ResNet(5, stages=2).load_state_dict(model["network"])
 
 
 def test_predictions_are_of_held_out_patients_alone(upstream_run: Path) -> None:
@@ -283,7 +272,7 @@ def test_the_fate_of_every_tensor_is_listed(runs: dict[str, Path]) -> None:
     fate = json.loads((runs["beat"] / "transfer.json").read_text())
     assert fate["new"] == fate["unused"] == ["head.weight", "head.bias"]
     assert fate["adapted"] == []
-    assert sorted(fate["loaded"] + fate["new"]) == sorted(ResNet(4).state_dict())
+    assert sorted(fate["loaded"] + fate["new"]) == sorted(ResNet(4, stages=2).state_dict())
     assert not (runs["random"] / "transfer.json").exists()
 
 
@@ -367,14 +356,10 @@ def test_an_unusable_init_is_refused(sets: Sets, upstream_run: Path, tmp_path: P
     assert not (tmp_path / "run").exists()
 
 
-def _call(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *words], env=ENV, capture_output=True, text=True)
-
-
 def test_command_line(sets: Sets, tmp_path: Path) -> None:
     run, shards = str(tmp_path / "run"), str(sets.upstream)
-    good = ["pretrain", shards, "--out", run, *_options(UP | {"epochs": 1, "steps": 1})]
-    done = _call(*good)
+    given = UP | {"epochs": 1, "steps": 1, "network": {}}  # the whole network
+    done = call("pretrain", shards, "--out", run, **given)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{run}: 16 validation frames: accuracy ")
     assert done.stdout.count("\n") == 1
@@ -385,8 +370,8 @@ def test_command_line(sets: Sets, tmp_path: Path) -> None:
         ["pretrain", shards, "--out", run],
         ["finetune", str(sets.downstream), "--out", run + "2", "--set", "network.depth=35"],
     ):
-        wrong = _call(*words)
+        wrong = call(*words)
         assert (wrong.returncode, wrong.stdout) == (2, "")
         assert wrong.stderr.startswith("ecgpipe: ")
         assert wrong.stderr.count("\n") == 1
-    assert _call("pretrain", shards).returncode == 2
+    assert call("pretrain", shards).returncode == 2

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from command_line import PATIENCE, QUICK, options
 from torch import nn
 
 from ecgpipe.config import PretrainSettings, load
@@ -38,7 +39,7 @@ from ecgpipe.training.updates import Pass
 from ecgpipe.types import Batch
 
 SMALL = {
-    "device": "cpu", "precision": "fp32", "batch": 8, "epochs": 2, "steps": 3, "frame": 128,
+    **QUICK, "epochs": 2, "steps": 3, "frame": 128,
     "streams": 4, "shuffle": 64, "frames_per_visit": 4, "validation_frames": 32,
     "validation_share": 0.5, "future": {"context": 3, "negatives": 3, "offset": 1},
 }  # fmt: skip
@@ -101,19 +102,13 @@ def test_a_seed_decides_every_task(task: str, shards: Path, tmp_path: Path) -> N
 def test_two_processes_are_one_that_accumulates(task: str, shards: Path, tmp_path: Path) -> None:
     changes = {"task": task, "accumulate": 2, **MIXED, "workers": 0, "optimiser": {"eps": 0.1}}
     pretrain([shards], tmp_path / "one", settings_of(**changes))
-    flat = {**SMALL, **changes}
-    future = flat.pop("future")
-    given = {**flat, "optimiser": None, "optimiser.eps": 0.1}
-    given |= {f"future.{name}": value for name, value in future.items()}
-    options = [f"--set={key}={value}" for key, value in given.items() if value is not None]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", "2", "-m", "ecgpipe", "pretrain", str(shards)]
     ended = subprocess.run(
-        [*command, "--out", str(tmp_path / "two"), *options],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        [*command, "--out", str(tmp_path / "two"), *options(SMALL | changes)],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=PATIENCE,
     )
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count(" validation ") == 1

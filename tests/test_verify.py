@@ -18,6 +18,7 @@ import databases as db
 import numpy as np
 import pytest
 import wfdb
+from command_line import run
 
 from ecgpipe.datasets import icentia11k, mitdb
 from ecgpipe.errors import EcgpipeError
@@ -78,10 +79,10 @@ def test_what_was_made_is_all_there_is_in_the_source(tmp_path: Path, name: str) 
 
 
 def test_on_the_command_line(tmp_path: Path, raw: Path, archive: Path) -> None:
-    whole = db.run("verify", archive, "--source", raw)
+    whole = run("verify", archive, "--source", raw)
     assert whole.returncode == 0, whole.stderr
     db.remove("p00001_s00.hea")(raw)
-    damaged = db.run("verify", archive, "--source", raw)
+    damaged = run("verify", archive, "--source", raw)
     assert damaged.returncode == 4 and "p00001_s00: not in the source" in damaged.stderr
 
 
