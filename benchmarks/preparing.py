@@ -36,7 +36,7 @@ STAGES: dict[str, list[tuple[Any, str]]] = {
     "read the files": [(folder.Folder, "fetch")],
     "SHA-256 of files and signals": [(hashlib, "sha256"), (hashlib, "file_digest")],
     "parse header and samples": [(wfdb_record, "read_signal")],
-    "parse annotations": [(wfdb_record, "read_annotations"), (wfdb_record, "split_annotations")],
+    "parse annotations": [(wfdb_record, "read_marks")],
     "detect QRS": [(qrs, "detect_qrs")],
     "counts, sums, rhythms": [(manifest, "record_row")],
     "compress and write Zarr": [(archive.PartWriter, "add"), (archive.PartWriter, "__exit__")],

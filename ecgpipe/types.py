@@ -55,6 +55,20 @@ class Record:
         return ((self.signal - self.baseline[:, None]) / self.gain[:, None]).astype(np.float32)
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A recording as a data set lists it, before its files are read."""
+
+    key: str  # the key of its record
+    patient: str
+    path: str  # below the data set's folder, without extension
+    files: tuple[str, ...]  # below the data set's folder
+    statements: tuple[str, ...] = ()
+    fold: int | None = None
+    labels_file: str | None = None  # the file with its statements
+    refusal: str | None = None  # why it cannot be used, if the list already shows it
+
+
 class Batch(NamedTuple):
     """What a network is trained on; the millivolts are made on the device, from int16.
 

@@ -82,7 +82,7 @@ def test_an_interrupted_copy_goes_on(
     with servers.serve(servers.Server(servers.from_folder(mitdb))) as web:
         with monkeypatch.context() as patch:
             patch.setattr(os, "replace", interrupt)
-            patch.setattr(module, "AT_ONCE", 1)
+            patch.setattr(module, "THREADS", 1)
             with pytest.raises(KeyboardInterrupt):
                 fetch("mitdb", dest, web.url)
         there = WANTED & set(db.tree(dest))
@@ -104,7 +104,7 @@ def test_what_could_not_be_copied_is_named(tmp_path: Path, mitdb: Path) -> None:
         with pytest.raises(EcgpipeError) as error:
             fetch("mitdb", dest, web.url)
         assert (
-            "10 of 13 files, 0.0 MB, 0 there already; 3 could not be had: 100.dat, 101.atr, "
+            "10 of 13 files, 0.0 MB, 0 there already; 3 could not be copied: 100.dat, 101.atr, "
             f"202.hea (100.dat: differs from {SUMS}" in str(error.value)
         )
         assert set(db.tree(dest)) == (WANTED | {"LICENSE.txt", SUMS}) - {

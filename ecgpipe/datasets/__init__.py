@@ -1,4 +1,4 @@
-"""The data sets: each a module with a handful of facts and a reader, listed in one dict."""
+"""The data sets: each is a module with a few facts and a reader, listed in one dict."""
 
 from __future__ import annotations
 
@@ -6,22 +6,21 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 
 from ..errors import BadRecord, EcgpipeError
 from ..files.folder import Files, Folder
-from ..types import Record
+from ..types import Entry, Record
 from . import cinc2017, icbeb2018, icentia11k, mitdb, ptbxl
-from .entry import SIMULATED, Entry
 
 __all__ = [
     "DATASETS",
     "SIMULATED",
+    "Dataset",
     "Entry",
     "Files",
     "Folder",
-    "Source",
     "find_entries",
     "group_parts",
     "read_entry",
@@ -29,28 +28,29 @@ __all__ = [
     "select",
 ]  # fmt: skip
 
-
-KEY = re.compile(r"[A-Za-z0-9_-]+")  # a dot would split the members of a shard's sample
+KEY = re.compile(r"[A-Za-z0-9_-]+")  # WebDataset would split a key at a dot
+SIMULATED = "SIMULATED.json"  # at the root of a simulated data set: how it was made
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """What ecgpipe knows of a data set."""
+    """Facts about a data set, and the functions that list and read its recordings."""
 
     title: str
     licence: str
     entries: Callable[[Folder], list[Entry]]
     read: Callable[[Entry, Files], Record]
-    looks_like: str  # the files that are looked for, for error messages
+    looks_like: str  # the files it consists of, for error messages
     patients_per_part: int
     beats: tuple[str, ...] = ()  # symbols that beat labels point into
     rhythms: tuple[str, ...] = ()  # notes that rhythm labels point into
     statements: tuple[str, ...] = ()  # labels of whole records
     main_lead: str | None = None  # for one-lead use; the first lead where a record lacks it
-    # category → statement → class, where statements are of several categories
+    # category → statement → class, if there are several categories of statements
     groups: Callable[[Folder], dict[str, dict[str, str]]] | None = None
-    category: str | None = None  # of statements that are the classes, unless others are chosen
-    others: Callable[[Folder], dict[str, int]] | None = None  # recordings of other sets, by prefix
+    category: str | None = None  # the default category
+    # number of recordings of other sets in the same folder, by prefix of the file name
+    others: Callable[[Folder], dict[str, int]] | None = None
 
 
 DATASETS: dict[str, Dataset] = {
@@ -111,16 +111,17 @@ DATASETS: dict[str, Dataset] = {
 
 
 def find_entries(name: str, folder: Folder) -> list[Entry]:
-    """All recordings of a data set below its folder, sorted by key.
+    """List all recordings of a data set below its folder, sorted by key.
 
     Raises
     ------
     EcgpipeError
-        An unknown name, or a folder that holds no such recordings.
+        An unknown data set, a folder without its recordings, or invalid or duplicate keys.
     """
     if name not in DATASETS:
         raise EcgpipeError(f"unknown data set {name}; there are: {', '.join(DATASETS)}")
-    found = DATASETS[name].entries(folder)
+    dataset = DATASETS[name]
+    found = dataset.entries(folder)
     for key, count in Counter(entry.key for entry in found).items():
         if count > 1 or not KEY.fullmatch(key):
             raise EcgpipeError(
@@ -129,29 +130,28 @@ def find_entries(name: str, folder: Folder) -> list[Entry]:
             )
     if not found:
         raise EcgpipeError(
-            f"{folder.root}: no recordings of {DATASETS[name].title} in it; "
-            f"looked for {DATASETS[name].looks_like}"
+            f"{folder.root}: no recordings of {dataset.title} in it; "
+            f"looked for {dataset.looks_like}"
         )
     return found
 
 
 def select(found: Sequence[Entry], patients: str | None, segments: int | None) -> list[Entry]:
-    """A subset of recordings.
+    """Select a subset of recordings.
 
     Parameters
     ----------
     found
-        Recordings of a data set.
+        Recordings of a data set, sorted by key.
     patients
-        Numbers of patients, such as ``0-999`` or ``100,105,200-209``; None takes all.
+        Numbers of patients, such as ``0-999`` or ``100,105,200-209``; None selects all.
     segments
-        Recordings of each patient, spread evenly over those there are, first and last included;
-        None takes all.
+        Recordings per patient, spread evenly from the first to the last; None selects all.
 
     Raises
     ------
     EcgpipeError
-        Not such a list of numbers, or no patient has one of them.
+        An invalid list of numbers, or one without any of the patients.
     """
     chosen = list(found)
     if patients is not None:
@@ -165,13 +165,11 @@ def select(found: Sequence[Entry], patients: str | None, segments: int | None) -
     if segments is None:
         return chosen
     spread = []
-    for _, group in groupby(_by_patient(chosen), lambda e: e.patient):
-        of_patient = list(group)
+    for of_patient in _by_patient(chosen):
         count = min(segments, len(of_patient))
-        steps = range(count)
         last = len(of_patient) - 1
-        spread += [of_patient[round(i * last / max(1, count - 1))] for i in steps]
-    return sorted(spread, key=lambda e: e.key)
+        spread += [of_patient[round(i * last / max(1, count - 1))] for i in range(count)]
+    return sorted(spread, key=lambda entry: entry.key)
 
 
 def _number(patient: str) -> int:
@@ -188,27 +186,25 @@ def _numbers(text: str) -> set[int]:
     return numbers
 
 
-def _by_patient(found: Sequence[Entry]) -> list[Entry]:
-    return sorted(found, key=lambda e: (e.patient, e.key))
+def _by_patient(found: Sequence[Entry]) -> list[list[Entry]]:
+    """Group recordings by patient, sorted by patient and key."""
+    ordered = sorted(found, key=lambda entry: (entry.patient, entry.key))
+    return [list(group) for _, group in groupby(ordered, lambda entry: entry.patient)]
 
 
 def group_parts(name: str, found: Sequence[Entry]) -> dict[str, list[Entry]]:
-    """Divide recordings into parts of whole patients, each named after its first patient.
+    """Divide recordings into parts of whole patients; a part has the name of its first patient.
 
-    The name depends on the patients alone, so a part keeps its name when more patients arrive
-    behind it.
+    Parts keep their names when patients are added at the end.
     """
-    by_patient = [list(group) for _, group in groupby(_by_patient(found), lambda e: e.patient)]
     size = DATASETS[name].patients_per_part
-    parts = {}
-    for start in range(0, len(by_patient), size):
-        patients = by_patient[start : start + size]
-        parts[patients[0][0].patient] = [entry for patient in patients for entry in patient]
-    return parts
+    by_patient = _by_patient(found)
+    parts = (by_patient[start : start + size] for start in range(0, len(by_patient), size))
+    return {part[0][0].patient: list(chain.from_iterable(part)) for part in parts}
 
 
 def read_records(name: str, root: str | Path) -> Iterator[Record]:
-    """Read a data set record by record; a recording that cannot be used raises BadRecord.
+    """Read a data set record by record; BadRecord if a recording cannot be used.
 
     Raises
     ------
@@ -222,12 +218,12 @@ def read_records(name: str, root: str | Path) -> Iterator[Record]:
 
 
 def read_entry(name: str, entry: Entry, files: Files) -> Record:
-    """Read one recording.
+    """Read one recording from its files.
 
     Raises
     ------
     BadRecord
-        Whatever its files hold that cannot be used, with their names.
+        It cannot be used; the message names the file and the reason.
     """
     if entry.refusal:
         raise BadRecord(entry.refusal)

@@ -1,8 +1,7 @@
-"""Copying a small data set from PhysioNet, so that it can be read again and again."""
+"""Copy a small data set from PhysioNet to a local folder."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -10,20 +9,19 @@ from ..errors import EcgpipeError
 from ..files.atomic import sha256, write_bytes, write_text
 from ..files.folder import SUMS, Folder
 from ..progress import Progress
-from . import cinc2017, ptbxl
-from .entry import SIMULATED
+from . import SIMULATED, cinc2017, ptbxl
 
-AT_ONCE = 8  # files
-IN_A_ROW = 20  # files that cannot be had one after another: then nothing more is tried
+THREADS = 8
+FAILURES_IN_A_ROW = 20  # files, after which the copy is given up
 
-# Where PhysioNet has each set (``s3://physionet-open/`` has the same below the same names), and
-# the files of it that ecgpipe reads.
+# Address of each set on PhysioNet (``s3://physionet-open/`` has the same files under the same
+# names), and patterns of the files that ecgpipe reads.
 SETS: dict[str, tuple[str, tuple[str, ...]]] = {
     "cinc2017": (
         "https://physionet.org/files/challenge-2017/1.0.0/",
         tuple(
-            f"{place}{name}"
-            for place in cinc2017.PLACES
+            f"{parent}{name}"
+            for parent in cinc2017.FOLDERS
             for name in ("A[0-9]*.hea", "A[0-9]*.mat", *cinc2017.REFERENCES)
         ),
     ),
@@ -41,15 +39,15 @@ SETS: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
 }
-ALWAYS = ("LICENSE.txt", SIMULATED)
+OPTIONAL = ("LICENSE.txt", SIMULATED)
 TOO_LARGE = {"icentia11k": "s3://physionet-open/icentia11k-continuous-ecg/1.0/"}
 
 
 def fetch(name: str, dest: Path, source: str | None = None) -> str:
-    """Copy a data set, or continue where a copy ended.
+    """Copy a data set, or continue an interrupted copy.
 
-    A file that is there with the published digest, or where none is published with the right size,
-    is kept. ``SHA256SUMS.txt`` comes first, with the lines of the files that are copied.
+    A file with the published digest, or with the right size if no digest is published, is kept.
+    ``SHA256SUMS.txt`` is written first, with the lines of the copied files.
 
     Parameters
     ----------
@@ -58,7 +56,7 @@ def fetch(name: str, dest: Path, source: str | None = None) -> str:
     dest
         Folder of the copy.
     source
-        Another address that has the same files; by default PhysioNet's.
+        Another address with the same files; by default PhysioNet's.
 
     Returns
     -------
@@ -68,8 +66,8 @@ def fetch(name: str, dest: Path, source: str | None = None) -> str:
     Raises
     ------
     EcgpipeError
-        No such set, nothing of it at the address, or some files could not be had; the others are
-        there then.
+        An unknown set, no files of it at the address, or files that could not be copied; the
+        others were.
     """
     if name in TOO_LARGE:
         raise EcgpipeError(
@@ -83,76 +81,60 @@ def fetch(name: str, dest: Path, source: str | None = None) -> str:
     names = sorted({found for pattern in patterns for found in folder.find(pattern)})
     if not names:
         raise EcgpipeError(f"{folder.root}: no files of {name}; check the address")
-    names += [extra for extra in ALWAYS if folder.has(extra)]
-    _write_sums(folder.only(names), dest)
-    return _copy_all(folder.only(names), dest, names)
+    names += [extra for extra in OPTIONAL if folder.has(extra)]
+    folder = folder.only(names)
+    sums = [f"{digest}  {name}\n" for name, digest in sorted(folder.digests.items()) if digest]
+    try:
+        if sums:
+            write_text(dest / SUMS, "".join(sums))
+        return _copy_all(folder, dest, names)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise EcgpipeError(f"{error.filename or dest}: cannot be written ({reason})") from None
 
 
-def _write_sums(folder: Folder, dest: Path) -> None:
-    """The published digests of the copied files alone, so that the copy is whole by its list."""
-    lines = [f"{digest}  {name}\n" for name, digest in sorted(folder.digests.items()) if digest]
-    if lines:
-        try:
-            write_text(dest / SUMS, "".join(lines))
-        except OSError as error:
-            raise _not_written(dest, error) from None
-
-
-def _copy_all(folder: Folder, dest: Path, names: Iterable[str]) -> str:
-    names = list(names)
+def _copy_all(folder: Folder, dest: Path, names: list[str]) -> str:
     size = kept = in_a_row = 0
     failed: dict[str, EcgpipeError] = {}
-    with Progress(f"fetch {dest.name}", len(names), "files") as bar:
-        pool = ThreadPoolExecutor(AT_ONCE)
+    with Progress(f"fetch {dest.name}", len(names), "files") as progress:
+        pool = ThreadPoolExecutor(THREADS)
         try:
-            doing = {pool.submit(_copy, folder, dest, name): name for name in names}
-            for future in as_completed(doing):
-                name = doing.pop(future)
+            futures = {pool.submit(_copy, folder, dest, name): name for name in names}
+            for future in as_completed(futures):
+                name = futures.pop(future)
                 try:
-                    length, was_there = future.result()
-                except OSError as error:
-                    raise _not_written(dest, error) from None
+                    length, exists = future.result()
                 except EcgpipeError as error:
-                    failed[name] = error
-                    in_a_row += 1
-                    if in_a_row == IN_A_ROW:
-                        break
-                    continue
-                in_a_row = 0
-                size, kept = size + length, kept + was_there
-                bar.step(f"{size / 1e6:,.0f} MB")
+                    failed[name], in_a_row = error, in_a_row + 1
+                else:
+                    in_a_row = 0
+                    size, kept = size + length, kept + exists
+                    progress.step(f"{size / 1e6:,.0f} MB")
+                if in_a_row == FAILURES_IN_A_ROW:
+                    break
         finally:
             pool.shutdown(cancel_futures=True)
-    what = f"{bar.done:,} of {len(names):,} files, {size / 1e6:,.1f} MB, {kept:,} there already"
+    copied = (
+        f"{dest}: {progress.done:,} of {len(names):,} files, {size / 1e6:,.1f} MB, "
+        f"{kept:,} there already"
+    )
     if not failed:
-        return f"{dest}: {what}"
+        return copied
     listed = ", ".join(sorted(failed)[:10])
     more = f" and {len(failed) - 10} more" if len(failed) > 10 else ""
     raise EcgpipeError(
-        f"{dest}: {what}; {len(failed)} could not be had: {listed}{more} "
+        f"{copied}; {len(failed)} could not be copied: {listed}{more} "
         f"({failed[min(failed)]}); the same command continues"
     )
 
 
 def _copy(folder: Folder, dest: Path, name: str) -> tuple[int, bool]:
-    """Copy one file; gives its length, and whether it was there already."""
+    """Copy one file; gives its length, and True if it was there already."""
     path = dest / name
-    if path.is_file() and _is_right(folder, path, name):
-        return path.stat().st_size, True
+    if path.is_file():
+        size = path.stat().st_size
+        if folder.unchanged({name: {"bytes": size, "sha256": sha256(path)}}):
+            return size, True
     content = folder.read(name)
     write_bytes(path, content)
     return len(content), False
-
-
-def _is_right(folder: Folder, path: Path, name: str) -> bool:
-    if digest := folder.digests.get(name):
-        return sha256(path) == digest
-    try:
-        return folder.size(name) == path.stat().st_size
-    except FileNotFoundError:
-        return False
-
-
-def _not_written(dest: Path, error: OSError) -> EcgpipeError:
-    reason = error.strerror or type(error).__name__
-    return EcgpipeError(f"{error.filename or dest}: cannot be written ({reason})")

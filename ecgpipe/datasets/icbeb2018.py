@@ -1,11 +1,11 @@
 """ICBEB 2018 (CPSC 2018): 6,877 recordings of 12 leads at 500 Hz, 6 to 144 s, nine classes.
 
-Liu et al. 2018, in either form in use:
+Liu et al. 2018, in one of two forms:
 
-* as PhysioNet's Challenges 2020 and 2021 lay it out: ``A0001.hea`` and ``A0001.mat`` in whole ADC
-  units, the labels as SNOMED CT codes in the header (``Dx``), often beside other sets;
-* as first published: ``A0001.mat`` with a struct ``ECG`` of floats in mV, which are rounded to
-  1 µV, and the labels as numbers in ``REFERENCE.csv``.
+* PhysioNet's Challenges 2020 and 2021: ``A0001.hea`` and ``A0001.mat`` in ADC units, labels as
+  SNOMED CT codes in the header (``Dx``), often beside other sets;
+* the original one: ``A0001.mat`` with a struct ``ECG`` of floats in mV, which are rounded to 1 µV,
+  and labels as numbers in ``REFERENCE.csv``.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from ..errors import BadRecord, EcgpipeError
 from ..files.folder import Files, Folder
 from ..formats.quantise import quantise
 from ..formats.wfdb_record import WfdbSignal, read_signal
-from ..types import Record
-from .entry import Entry
+from ..types import Entry, Record
 
 # Class → SNOMED CT code, in the order of the numbers 1 to 9.
 SNOMED = {
@@ -36,24 +35,24 @@ CLASS_OF_CODE = {code: name for name, code in SNOMED.items()}
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 FS = 500.0
 GAIN = 1000.0  # ADC units per mV
-OWN = re.compile(r"A\d{4}")  # five digits are CinC 2017's
+KEY = re.compile(r"A\d{4}")  # keys of CinC 2017 have five digits
 DX = re.compile(r"^#\s*Dx:(.*)$", re.MULTILINE | re.IGNORECASE)
 REFERENCE = "REFERENCE.csv"
 IN_HEADERS = "A*.hea"
 
 
 def entries(folder: Folder) -> list[Entry]:
-    """Every recording that has a file or a label, wherever below the folder; no other set's.
+    """List every recording that has a file or a label, in any subfolder; other sets are ignored.
 
-    Nothing of the recordings is read: what is in the headers is known when they are.
+    Headers are not read here, so their labels are not known yet.
 
     Raises
     ------
     EcgpipeError
-        A recording that is there twice, or the first form without its labels.
+        A recording that exists twice, or the original form without ``REFERENCE.csv``.
     """
-    headers = _own(folder, "hea")
-    signals = _own(folder, "mat")
+    headers = _paths(folder, "hea")
+    signals = _paths(folder, "mat")
     if headers:
         return [
             Entry(key, key, path, (f"{path}.hea", f"{path}.mat"), labels_file=IN_HEADERS)
@@ -65,7 +64,7 @@ def entries(folder: Folder) -> list[Entry]:
     return [
         Entry(
             key=key,
-            patient=key,  # nobody says who was recorded
+            patient=key,  # patients are not published
             path=(path := signals.get(key, key)),
             files=(f"{path}.mat",),
             statements=labels.get(key, ()),
@@ -75,13 +74,13 @@ def entries(folder: Folder) -> list[Entry]:
     ]
 
 
-def _own(folder: Folder, extension: str) -> dict[str, str]:
-    """Path by key."""
+def _paths(folder: Folder, extension: str) -> dict[str, str]:
+    """Path without extension by key."""
     found: dict[str, str] = {}
     for name in folder.find(f"**/A[0-9]*.{extension}"):
         path = name.removesuffix(f".{extension}")
         key = PurePosixPath(path).name
-        if not OWN.fullmatch(key):
+        if not KEY.fullmatch(key):
             continue
         if key in found:
             raise EcgpipeError(f"{folder.root}: {key} is there twice, {found[key]} and {path}")
@@ -90,14 +89,14 @@ def _own(folder: Folder, extension: str) -> dict[str, str]:
 
 
 def others(folder: Folder) -> dict[str, int]:
-    """Recordings of other sets in the same folder, which are left alone: their number by prefix."""
+    """Count recordings of other sets in the same folder by the prefix of their file names."""
     stems = (PurePosixPath(name).stem for name in folder.find("**/*.hea"))
-    counts = Counter(stem.rstrip("0123456789") for stem in stems if not OWN.fullmatch(stem))
+    counts = Counter(stem.rstrip("0123456789") for stem in stems if not KEY.fullmatch(stem))
     return dict(sorted(counts.items()))
 
 
 def _reference(folder: Folder) -> dict[str, tuple[str, ...]]:
-    """Classes by recording; what is no number from 1 to 9 is kept as it is, to be refused."""
+    """Classes by key; other values than the numbers 1 to 9 are kept, to be refused later."""
     tables = folder.find(f"**/{REFERENCE}")
     if not tables:
         raise EcgpipeError(f"{folder.root}: no labels; put {REFERENCE} beside the recordings")
@@ -106,7 +105,7 @@ def _reference(folder: Folder) -> dict[str, tuple[str, ...]]:
     for table in tables:
         for row in csv.reader(folder.read(table).decode("utf-8-sig").splitlines()):
             key = row[0].strip().removesuffix(".mat") if row else ""
-            if not OWN.fullmatch(key):
+            if not KEY.fullmatch(key):
                 continue  # the line of column names
             cells = (cell.strip() for cell in row[1:4])
             labels = tuple(names.get(cell, cell) for cell in cells if cell not in ("", "NaN"))
@@ -116,21 +115,20 @@ def _reference(folder: Folder) -> dict[str, tuple[str, ...]]:
 
 
 def read(entry: Entry, files: Files) -> Record:
-    """Read one recording, of either form.
+    """Read one recording of either form.
 
-    Statements are the classes' names. Codes of a header that are none of the nine are kept as
-    they are, and a recording that has only such ones is no mistake; one that ``REFERENCE.csv``
-    lacks is.
+    Other codes in a header than the nine are kept as they are, and may be the only ones. In the
+    original form, a recording without a label is refused.
     """
     if entry.labels_file == REFERENCE:
         return _read_original(entry, files)
-    strip = read_signal(entry.path, files)
-    if strip.leads != LEADS:
-        raise BadRecord(f"{entry.path}.hea: leads {' '.join(strip.leads)}; not {' '.join(LEADS)}")
+    signal = read_signal(entry.path, files)
+    if signal.leads != LEADS:
+        raise BadRecord(f"{entry.path}.hea: leads {' '.join(signal.leads)}; not {' '.join(LEADS)}")
     lines = DX.findall(files[f"{entry.path}.hea"].decode("ascii", errors="ignore"))
     codes = [code for line in lines for code in re.findall(r"\d+", line)]
     names = dict.fromkeys(CLASS_OF_CODE.get(code, code) for code in codes)
-    return Record(entry.key, entry.patient, *strip, statements=tuple(names))
+    return Record(entry.key, entry.patient, *signal, statements=tuple(names))
 
 
 def _read_original(entry: Entry, files: Files) -> Record:
@@ -141,18 +139,18 @@ def _read_original(entry: Entry, files: Files) -> Record:
         raise BadRecord(
             f"{REFERENCE}: unknown label {', '.join(sorted(unknown))} of {entry.key}; known: 1 to 9"
         )
-    strip, error = original_strip(name, files[name])
+    signal, error = read_original(name, files[name])
     statements = tuple(dict.fromkeys(entry.statements))
-    return Record(entry.key, entry.patient, *strip, statements=statements, quantisation=error)
+    return Record(entry.key, entry.patient, *signal, statements=statements, quantisation=error)
 
 
-def original_strip(name: str, data: bytes) -> tuple[WfdbSignal, float]:
-    """The signal of a file in the original form, and its largest rounding error, mV.
+def read_original(name: str, data: bytes) -> tuple[WfdbSignal, float]:
+    """Read the signal of a file in the original form; gives it and its largest rounding error, mV.
 
     Raises
     ------
     BadRecord
-        No MATLAB file with a struct ``ECG``, or one without twelve leads of numbers.
+        Not a MATLAB file with a struct ``ECG`` of twelve leads.
     """
     from scipy.io import loadmat
 

@@ -10,10 +10,9 @@ from collections import defaultdict
 from pathlib import PurePosixPath
 
 from ..files.folder import Files, Folder
-from ..formats.wfdb_record import read_annotations, read_signal, split_annotations
-from ..types import NO_MARKS, Record
+from ..formats.wfdb_record import read_marks, read_signal
+from ..types import NO_MARKS, Entry, Record
 from . import icentia11k_batched as batched
-from .entry import Entry
 
 BEATS = ("N", "S", "a", "V", "Q")
 # "(X" opens a rhythm at a beat, ")" closes it at a beat, "(X)" is a rhythm of that one beat.
@@ -21,9 +20,9 @@ RHYTHMS = ("(N", "(AFIB", "(AFL", ")", "(N)", "(AFIB)", "(AFL)")
 
 
 def entries(folder: Folder) -> list[Entry]:
-    """Every segment below the folder, by patient and segment, however small the subset is.
+    """List every segment below the folder, by patient and segment; a subset of the set is valid.
 
-    Of the older release's batched files, where the folder holds no others.
+    A folder without WFDB files may have the batched files of the first release.
     """
     extensions: dict[str, set[str]] = defaultdict(set)
     for name in folder.find("p[0-9][0-9]/p[0-9]*/p[0-9]*_s[0-9][0-9].*"):
@@ -46,10 +45,9 @@ def read(entry: Entry, files: Files) -> Record:
     """Read one segment; a segment without ``.atr`` has no beats (not: zero beats)."""
     if entry.path.endswith("_batched"):
         return batched.read(entry, files, BEATS, RHYTHMS)
-    strip = read_signal(entry.path, files)
+    signal = read_signal(entry.path, files)
     beats, rhythms = None, NO_MARKS
     if f"{entry.path}.atr" in entry.files:
-        marks = read_annotations(entry.path, files)
-        samples = strip.signal.shape[1]
-        beats, rhythms = split_annotations(entry.path, marks, samples, BEATS, RHYTHMS)
-    return Record(entry.key, entry.patient, *strip, beats=beats, rhythms=rhythms)
+        samples = signal.signal.shape[1]
+        beats, rhythms = read_marks(entry.path, files, samples, BEATS, RHYTHMS)
+    return Record(entry.key, entry.patient, *signal, beats=beats, rhythms=rhythms)

@@ -1,11 +1,10 @@
 """Icentia11k as first published: two gzipped pickles per patient.
 
-``NNNNN_batched.pkl.gz`` holds the signal, (segments, samples) float32 in mV;
-``NNNNN_batched_lbls.pkl.gz`` a list with the beats of each segment, by type of beat (``btype``) and
-by type of rhythm (``rtype``). PhysioNet's WFDB files were made from them, and
-:func:`beats_and_notes` follows how, so that either form gives the same marks. Samples are rounded
-to ADC units here. In the WFDB files they were cut off towards zero after a product in float32:
-those hold no 57 and no 114, but 56 and 113 instead, and so on for one value in fifty.
+``NNNNN_batched.pkl.gz`` has the signal, (segments, samples) float32 in mV, and
+``NNNNN_batched_lbls.pkl.gz`` a list with the samples of beats of each segment, by type of beat
+(``btype``) and type of rhythm (``rtype``). PhysioNet's WFDB files were made from them;
+:func:`beats_and_notes` follows that conversion, so that both forms have the same marks. Signals
+differ by one ADC unit in one value of fifty: they are rounded here and were truncated there.
 """
 
 from __future__ import annotations
@@ -24,13 +23,12 @@ from ..errors import BadRecord, Unreachable
 from ..files.folder import Files, Folder
 from ..formats.pickles import unpickle
 from ..formats.quantise import quantise
-from ..types import NO_MARKS, Marks, Record
-from .entry import Entry
+from ..types import NO_MARKS, Entry, Marks, Record
 
 FS = 250.0
 GAIN = 74.36482269503546  # ADC units per mV
 SIGNAL, LABELS = "_batched.pkl.gz", "_batched_lbls.pkl.gz"
-HEAD = 4096  # bytes at a file's start; the number of segments is in the first 200
+HEAD = 4096  # bytes; the number of segments is in the first 200 bytes of a file
 # Symbols by number of btype: undefined, normal, PAC, aberrated, PVC.
 BTYPES = ("Q", "N", "S", "a", "V")
 # Rhythms by number of rtype: null, end, noise, normal sinus rhythm, AFib, AFlutter.
@@ -38,10 +36,10 @@ RTYPES = ("", "", "", "N", "AFIB", "AFL")
 
 
 def entries(folder: Folder) -> list[Entry]:
-    """Every segment of every patient right in the folder.
+    """List every segment of every patient in the folder.
 
-    Of a signal file only the beginning is read, which says how many segments there are. A patient
-    without a signal file, or with one that cannot be made out, is one entry, to be refused.
+    The beginning of a signal file tells the number of segments. A patient whose signal file is
+    missing or unreadable is one entry, which is refused when it is read.
     """
     names = folder.find("[0-9]*_batched*.pkl.gz")
     found = []
@@ -56,7 +54,7 @@ def entries(folder: Folder) -> list[Entry]:
 
 
 def _segments(folder: Folder, name: str) -> int | None:
-    """The number of segments in a signal file; None where it is none."""
+    """Number of segments in a signal file; None if it is not readable."""
     if folder.is_local:
         with (Path(folder.root) / name).open("rb") as file:
             count = _first_length(file.read(HEAD))
@@ -68,42 +66,42 @@ def _segments(folder: Folder, name: str) -> int | None:
         return len(unpickle(data)) if count is None else count
     except Unreachable:
         raise
-    except Exception:  # whatever it is, reading its one entry will say
+    except Exception:  # reading the entry will report it
         return None
 
 
 def _first_length(data: bytes) -> int | None:
-    """The rows of an array from the beginning of its gzipped pickle; None: it does not say."""
+    """Number of rows of an array, from the beginning of its gzipped pickle; None if not found."""
     try:
         start = zlib.decompressobj(wbits=31).decompress(data, HEAD)
-        numbers: list[int] = []  # of the instructions right before
+        numbers: list[int] = []  # of the preceding instructions
         for code, value, _ in pickletools.genops(start):
             if code.name in ("TUPLE2", "TUPLE") and len(numbers) >= 2:
                 return numbers[-2]
             numbers = [*numbers, value] if isinstance(value, int) else []
     except (zlib.error, ValueError):
-        pass  # cut off inside the samples, which some pickles have first
+        pass  # some pickles begin with the samples, which are cut off here
     return None
 
 
 def read(
     entry: Entry, files: Files, beat_symbols: Sequence[str], rhythm_notes: Sequence[str]
 ) -> Record:
-    """Read one segment; one that the labels leave out has no beats (not: zero beats).
+    """Read one segment; one without labels has no beats (not: zero beats).
 
     Parameters
     ----------
     entry
-        As :func:`entries` lists it.
+        The segment.
     files
-        The patient's files; unpickled once while its segments are read one after another.
+        The patient's files; unpickled once for all its segments.
     beat_symbols, rhythm_notes
-        What labels are positions in: those of the WFDB form.
+        Labels are positions in these.
 
     Raises
     ------
     BadRecord
-        A pickle that is damaged or names anything but arrays, or does not hold what it should.
+        A pickle that is damaged, names anything but arrays, or has other content.
     """
     content = _patient(entry, files)
     name = entry.files[0]
@@ -142,7 +140,7 @@ def read(
 
 
 class _Last(threading.local):
-    """The patient that was read last: segments of one come one after another."""
+    """The patient that this thread has read last; the next segment usually is of the same one."""
 
     data: tuple[bytes, ...] = ()
     content: tuple[Any, ...] = ()
@@ -152,10 +150,10 @@ _last = _Last()
 
 
 def _patient(entry: Entry, files: Files) -> tuple[Any, ...]:
-    """What the patient's files hold, unpickled once for all segments."""
+    """Contents of the patient's files, unpickled once for all segments."""
     data = tuple(files[name] for name in entry.files)
     if list(map(id, data)) != list(map(id, _last.data)):
-        _last.content = ()  # make room first
+        _last.content = ()  # frees memory first
         _last.content = tuple(map(_unpickled, entry.files, data))
         _last.data = data
     for content in _last.content:
@@ -165,7 +163,7 @@ def _patient(entry: Entry, files: Files) -> tuple[Any, ...]:
 
 
 def _unpickled(name: str, data: bytes) -> Any:
-    """The content of a file, or what is wrong with it, for each of the patient's segments."""
+    """Content of a file, or the error that each segment of the patient raises."""
     try:
         return unpickle(data)
     except Exception as error:  # a damaged pickle raises anything
@@ -178,12 +176,11 @@ At = NDArray[np.int64]  # samples from the segment's start
 def beats_and_notes(
     labels: dict[str, Any], samples: int, where: str
 ) -> tuple[tuple[At, list[str]], tuple[At, list[str]]] | None:
-    """Beats and rhythm notes of one segment, as the makers' conversion to WFDB writes them.
+    """Convert labels of one segment to beats and rhythm notes, as in PhysioNet's WFDB files.
 
-    Beats of one sample are in the order of their symbols. The entries of ``rtype`` are followed in
-    time; a beat that has none interrupts, as do undefined, end and noise. Successive ones of one
-    rhythm are a run: ``(X`` at its first entry and ``)`` at its last, or ``(X)`` where these are
-    one.
+    Beats at the same sample are sorted by symbol. Successive beats of one rhythm X are a run, with
+    the note ``(X`` at the first and ``)`` at the last, or ``(X)`` at a single one. Beats without a
+    rhythm, or of null, end or noise, interrupt a run.
 
     Parameters
     ----------
@@ -192,18 +189,18 @@ def beats_and_notes(
     samples
         Length of the segment.
     where
-        For errors.
+        For error messages.
 
     Returns
     -------
     tuple of tuple, or None
-        Samples and symbols of the beats, samples and text of the notes. None where there is no
-        label at all: WFDB has no annotation file then.
+        Samples and symbols of the beats, samples and text of the notes. None if there are no labels
+        at all: WFDB has no annotation file then.
 
     Raises
     ------
     BadRecord
-        Labels that are not like that, or outside the segment.
+        Labels in another form or outside the segment.
     """
     try:
         beat_at, symbols = _typed(labels["btype"], BTYPES)
@@ -225,7 +222,7 @@ def beats_and_notes(
 
 
 def _typed(lists: Sequence[Any], names: tuple[str, ...]) -> tuple[At, NDArray[np.str_]]:
-    """Every position, and the name of its type, of one list of positions per type."""
+    """Flatten lists of samples by type; gives all samples and the type of each."""
     arrays = [np.asarray(values) for values in lists]
     if len(arrays) != len(names):
         raise ValueError(f"{len(arrays)} types where {len(names)} are expected")
@@ -236,7 +233,7 @@ def _typed(lists: Sequence[Any], names: tuple[str, ...]) -> tuple[At, NDArray[np
 
 
 def _notes(at: At, rhythms: NDArray[np.str_]) -> tuple[At, list[str]]:
-    """Notes at the ends of runs of one rhythm."""
+    """Write a note at both ends of each run of one rhythm."""
     changes = np.flatnonzero(rhythms[1:] != rhythms[:-1]) + 1
     index: list[int] = []
     notes: list[str] = []

@@ -1,4 +1,4 @@
-"""MIT-BIH Arrhythmia Database: 48 half hours of two leads at 360 Hz, beat by beat annotated.
+"""MIT-BIH Arrhythmia Database: 48 half hours of two leads at 360 Hz, every beat annotated.
 
 PhysioNet ``mitdb`` 1.0.0 (Moody & Mark 2001), used here as a second upstream set.
 """
@@ -6,12 +6,11 @@ PhysioNet ``mitdb`` 1.0.0 (Moody & Mark 2001), used here as a second upstream se
 from __future__ import annotations
 
 from ..files.folder import Files, Folder
-from ..formats.wfdb_record import read_annotations, read_signal, split_annotations
-from ..types import Record
-from .entry import Entry
+from ..formats.wfdb_record import read_marks, read_signal
+from ..types import Entry, Record
 
 BEATS = ("N", "L", "R", "e", "j", "n", "A", "J", "S", "a", "V", "E", "r", "/", "f", "F", "Q", "?")
-# Signal quality, peaks of waves, episodes without beats, notes of events: no beats, no rhythms.
+# Signal quality, peaks of waves, episodes without beats, events: neither beats nor rhythms.
 IGNORED = frozenset("~|x\"![]sT*D=pt^`'()@u") | {"MISSB", "PSE", "TS"}
 # A rhythm holds until the next note.
 RHYTHMS = (
@@ -22,7 +21,7 @@ SAME_PERSON = {"202": "201"}
 
 
 def entries(folder: Folder) -> list[Entry]:
-    """Every record in the folder; records 201 and 202 come from one person."""
+    """List every record in the folder; records 201 and 202 are of one person."""
     return [
         Entry(
             key=key,
@@ -36,8 +35,7 @@ def entries(folder: Folder) -> list[Entry]:
 
 def read(entry: Entry, files: Files) -> Record:
     """Read one record with its beats and rhythm notes."""
-    strip = read_signal(entry.path, files)
-    marks = read_annotations(entry.path, files)
-    samples = strip.signal.shape[1]
-    beats, rhythms = split_annotations(entry.path, marks, samples, BEATS, RHYTHMS, IGNORED)
-    return Record(entry.key, entry.patient, *strip, beats=beats, rhythms=rhythms)
+    signal = read_signal(entry.path, files)
+    samples = signal.signal.shape[1]
+    beats, rhythms = read_marks(entry.path, files, samples, BEATS, RHYTHMS, IGNORED)
+    return Record(entry.key, entry.patient, *signal, beats=beats, rhythms=rhythms)

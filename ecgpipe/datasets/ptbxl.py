@@ -1,8 +1,8 @@
-"""PTB-XL: about 21,800 recordings of 10 s, 12 leads, at 500 and at 100 Hz, by 71 SCP-ECG codes.
+"""PTB-XL: about 21,800 recordings of 10 s, 12 leads, at 500 and 100 Hz, with 71 SCP-ECG codes.
 
 PhysioNet ``ptb-xl`` (Wagner et al. 2020). WFDB files below ``records500/`` and ``records100/``;
-codes, patients and the official folds in ``ptbxl_database.csv``; what kind of statement a code is
-in ``scp_statements.csv``.
+codes, patients and official folds in ``ptbxl_database.csv``; categories of codes in
+``scp_statements.csv``.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from pathlib import PurePosixPath
 from ..errors import BadRecord, EcgpipeError
 from ..files.folder import Files, Folder
 from ..formats.wfdb_record import read_signal
-from ..types import Record
-from .entry import Entry
+from ..types import Entry, Record
 
 TABLE, CODES = "ptbxl_database.csv", "scp_statements.csv"
 PATH = re.compile(r"records(500/\d{5}/\d{5}_hr|100/\d{5}/\d{5}_lr)")
@@ -26,15 +25,15 @@ LEADS = ("I", "II", "III", "AVR", "AVL", "AVF", "V1", "V2", "V3", "V4", "V5", "V
 
 
 def entries(folder: Folder) -> list[Entry]:
-    """Every recording that has a row in the table or a header, at one rate.
+    """List every recording that has a row in the table or a header.
 
-    At 500 Hz where the folder has any such recording, else at 100 Hz; the paths say which. A code
-    counts whatever its likelihood.
+    At 500 Hz if the folder has any such recording, else at 100 Hz. A code counts whatever its
+    likelihood.
 
     Raises
     ------
     EcgpipeError
-        No table, or one that is not PTB-XL's.
+        No table, or not that of PTB-XL.
     """
     headers, column = folder.find("records500/*/*_hr.hea"), "filename_hr"
     if not headers and (low := folder.find("records100/*/*_lr.hea")):
@@ -86,18 +85,18 @@ def _rows(folder: Folder, name: str, columns: set[str]) -> Iterable[dict[str, st
 
 
 def groups(folder: Folder) -> dict[str, dict[str, str]]:
-    """What the codes say of a recording, by category of statements, in the order of the table.
+    """Map codes to classes, by category of statements, in the order of the table.
 
     Returns
     -------
     dict
         Category (``all``, ``diagnostic``, ``form``, ``rhythm``, ``superclass``, ``subclass``) →
-        code → class: the code itself, or the diagnostic class it belongs to.
+        code → class: the code itself or its diagnostic class.
 
     Raises
     ------
     EcgpipeError
-        No ``scp_statements.csv``, or another one.
+        No ``scp_statements.csv``, or not that of PTB-XL.
     """
     kinds = ("diagnostic", "form", "rhythm")
     classes = {"superclass": "diagnostic_class", "subclass": "diagnostic_subclass"}
@@ -116,7 +115,7 @@ def groups(folder: Folder) -> dict[str, dict[str, str]]:
 
 def read(entry: Entry, files: Files) -> Record:
     """Read one recording with its codes and fold."""
-    strip = read_signal(entry.path, files)
-    if tuple(lead.upper() for lead in strip.leads) != LEADS:
-        raise BadRecord(f"{entry.path}.hea: leads {' '.join(strip.leads)}; not PTB-XL's")
-    return Record(entry.key, entry.patient, *strip, statements=entry.statements, fold=entry.fold)
+    signal = read_signal(entry.path, files)
+    if tuple(lead.upper() for lead in signal.leads) != LEADS:
+        raise BadRecord(f"{entry.path}.hea: leads {' '.join(signal.leads)}; not PTB-XL's")
+    return Record(entry.key, entry.patient, *signal, statements=entry.statements, fold=entry.fold)

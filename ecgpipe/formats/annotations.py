@@ -1,57 +1,58 @@
-"""WFDB annotation files in MIT format (``.atr``), read at once rather than word by word.
+"""Parse WFDB annotation files in MIT format (``.atr``) with NumPy.
 
 The format is annot.5 of the WFDB Applications Guide (Moody, Pollard & Moody): little-endian words
-of 16 bits, six bits of code over ten of value. ``wfdb.rdann`` gives the same answer about a
-twentieth as fast, which made it nine tenths of the time of reading a segment of Icentia11k.
+of 16 bits, 6 for a code and 10 for a value. ``wfdb.rdann`` returns the same, but is about 20 times
+slower and would take nine tenths of the time of reading a segment of Icentia11k.
 """
 
 from __future__ import annotations
 
 import re
 from itertools import compress
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-SKIP, AUX = 59, 63  # words that others follow which are no words of their own
-FIRST_FIELD = 60  # NUM, SUB, CHN and AUX say more of the mark before them
+SKIP, AUX = 59, 63  # an interval and a note; their data are in the words that follow
+FIRST_FIELD = 60  # NUM, SUB, CHN and AUX are fields of the annotation before them
 NOTE = 22  # a comment; at sample 0, a statement about the file
 
-# Symbols by code, from ecgcodes.h of the WFDB library; a blank is a code without one.
+# Symbols by code, from ecgcodes.h of the WFDB library; a blank for codes without a symbol.
 SYMBOLS = ' NLRaVFJASEj/Q~ | sT*D"=pB^t+u?![]en@xf()r'
 _BEGIN, _END = "## annotation type definitions", "## end of definitions"
 _DEFINITION = re.compile(r"(\d+) (\S+) .+")  # code, symbol, what it means
 
 
-def parse(data: bytes) -> tuple[NDArray[np.int64], list[str], list[str]]:
-    """Read the bytes of an annotation file.
+class Annotations(NamedTuple):
+    """Columns of an annotation file, in its order."""
 
-    The answer is that of ``wfdb.rdann``: statements about the file (its time resolution,
-    definitions of symbols, which are obeyed) are left out, and so is every other comment at
-    sample 0. Trailing NULs are stripped from the notes, and the string ``None``, which wfdb
-    writes where there is no note, is "".
+    sample: NDArray[np.int64]  # (n,) from the start of the record
+    symbols: list[str]
+    notes: list[str]  # "" where there is none
 
-    Returns
-    -------
-    sample, symbols, notes
-        Samples from the record's start, int64 of shape (n,); and for each of them its symbol and
-        its note, in the file's order.
+
+def parse(data: bytes) -> Annotations:
+    """Parse an annotation file; the result is that of ``wfdb.rdann``.
+
+    Comments at sample 0 (time resolution, definitions of symbols, which are applied) are left out.
+    Trailing NULs of notes are removed, and ``None``, which wfdb writes for no note, is "".
 
     Raises
     ------
     ValueError
-        Not a whole annotation file. A file cut anywhere is told by its missing end-of-file word.
+        Not a complete annotation file. A truncated one has no end-of-file word.
     """
     if len(data) % 2:
         raise ValueError(f"cut: {len(data):,} bytes, where words have two")
     words = np.frombuffer(data, "<u2")
-    at = _own_words(words)
+    at = _instructions(words)
     word = words[at].astype(np.int64)
     code, value = word >> 10, word & 1023
     _check_order(code)
 
     is_mark = code < SKIP
-    mark = np.cumsum(is_mark) - 1  # which mark a word belongs to
+    mark = np.cumsum(is_mark) - 1  # the annotation that a word belongs to
     step = value[is_mark]
     skip = np.flatnonzero(code == SKIP)
     far = words[at[skip] + 1].astype(np.int64) << 16 | words[at[skip] + 2]
@@ -71,18 +72,18 @@ def parse(data: bytes) -> tuple[NDArray[np.int64], list[str], list[str]]:
     unknown = set(np.unique(kind[kept]).tolist()) - symbol_of.keys()
     if unknown:
         raise ValueError(f"annotation codes without a symbol: {sorted(unknown)}")
-    return (
+    return Annotations(
         sample[kept],
         [symbol_of[k] for k in kind[kept].tolist()],
         ["" if note == "None" else note for note in compress(notes, kept.tolist())],
     )
 
 
-def _own_words(words: NDArray[np.uint16]) -> NDArray[np.int64]:
-    """Places of the words before the end-of-file word that are no part of a note or an interval.
+def _instructions(words: NDArray[np.uint16]) -> NDArray[np.int64]:
+    """Positions of the words before the end of file that are not data of a note or an interval.
 
-    Whether a word is one of its own depends on all before it, since the letters of a note may look
-    like any code. But only words that look like SKIP or AUX need to be walked through.
+    The letters of a note may look like any code, so this depends on all words before. But only
+    words that look like SKIP or AUX must be visited one by one.
     """
     code = words >> 10
     looks = np.flatnonzero((code == SKIP) | (code == AUX))
@@ -109,7 +110,7 @@ def _own_words(words: NDArray[np.uint16]) -> NDArray[np.int64]:
 
 
 def _check_order(code: NDArray[np.int64]) -> None:
-    """Refuse fields before any mark, intervals that no mark follows, and two notes of one mark."""
+    """Refuse fields without an annotation, intervals before none, and two notes of one."""
     if len(code) and code[0] >= FIRST_FIELD:
         raise ValueError("it begins with a field of no annotation")
     after = np.append(code[1:], FIRST_FIELD)
@@ -121,7 +122,7 @@ def _check_order(code: NDArray[np.int64]) -> None:
 
 
 def _symbols(statements: list[str]) -> dict[int, str]:
-    """Symbols by code: the standard's, and those that the file itself defines."""
+    """Symbols by code: those of the standard and those that the file defines."""
     symbols = {code: symbol for code, symbol in enumerate(SYMBOLS) if symbol != " "}
     if _BEGIN not in statements:
         return symbols

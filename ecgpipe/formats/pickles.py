@@ -1,4 +1,4 @@
-"""Pickles from the internet, without what makes them dangerous: arrays, lists, dicts, no code."""
+"""Read pickles of NumPy arrays without running any code that they name."""
 
 from __future__ import annotations
 
@@ -12,28 +12,23 @@ from numpy.typing import NDArray
 
 
 def unpickle(data: bytes) -> Any:
-    """What a gzipped pickle of NumPy arrays in lists and dicts holds, by Python 2 or 3.
+    """Read a gzipped pickle of NumPy arrays in lists and dicts, by Python 2 or 3.
 
-    Whatever it asks to call is one of the few functions below, which are pure; NumPy itself is
-    not asked to restore anything from it but plain numbers out of bytes.
-
-    Returns
-    -------
-    object
-        The content, with read-only arrays.
+    It may call only the few pure functions below, and NumPy restores nothing but numbers from
+    bytes. Arrays are read-only.
 
     Raises
     ------
     Exception
-        UnpicklingError where it names anything else; whatever a damaged file leads to.
+        UnpicklingError if it names anything else; any error if it is damaged.
     """
     with gzip.open(io.BytesIO(data)) as stream:
-        # Python 2's strings are bytes, which as latin1 are text with the same numbers.
+        # Strings of Python 2 are bytes, which latin1 keeps.
         return _plain(_Unpickler(stream, encoding="latin1").load())
 
 
 class _Dtype:
-    """Stands for ``numpy.dtype``."""
+    """Replaces ``numpy.dtype``."""
 
     __slots__ = ("code", "order")
 
@@ -51,7 +46,7 @@ class _Dtype:
 
 
 class _Array:
-    """Stands for ``numpy.ndarray``."""
+    """Replaces ``numpy.ndarray``."""
 
     __slots__ = ("values",)
 
@@ -66,7 +61,7 @@ def _bytes(data: str | bytes) -> bytes:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Its methods are what a pickle may call: unlike functions, it cannot change them."""
+    """Offers its own methods to the pickle, which cannot modify them as it could functions."""
 
     def find_class(self, module: str, name: str) -> Any:
         allowed = {
@@ -74,7 +69,7 @@ class _Unpickler(pickle.Unpickler):
             "__builtin__.bytes": self._no_bytes,
             "builtins.bytes": self._no_bytes,
             "numpy.dtype": self._dtype,
-            "numpy.ndarray": "ndarray",  # only ever named, as what to reconstruct
+            "numpy.ndarray": "ndarray",  # only an argument of _reconstruct
         }
         for core in ("numpy.core", "numpy._core"):
             allowed[f"{core}.multiarray._reconstruct"] = self._reconstruct
@@ -108,7 +103,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _plain(content: Any) -> Any:
-    """The arrays in the place of what stands for them."""
+    """Replace our arrays by those of NumPy."""
     if isinstance(content, _Array):
         return content.values
     if isinstance(content, list | tuple):

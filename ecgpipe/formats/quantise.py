@@ -1,4 +1,4 @@
-"""From millivolts to whole ADC units, for sources that publish floats."""
+"""Round millivolts to integer ADC units, for data sets that publish floats."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LARGEST = np.iinfo(np.int16).max
 def quantise(
     millivolts: NDArray[np.floating[Any]], gain: float, name: str
 ) -> tuple[NDArray[np.int16], float]:
-    """Round a signal to int16 and say what that cost.
+    """Round a signal to int16.
 
     Parameters
     ----------
@@ -24,19 +24,19 @@ def quantise(
     gain
         ADC units per mV.
     name
-        Its file, for errors.
+        Name of the file, for error messages.
 
     Returns
     -------
     signal : ndarray
         ADC units, of the same shape.
     error : float
-        The largest error of rounding, mV.
+        Largest rounding error, mV.
 
     Raises
     ------
     BadRecord
-        Values that are no numbers, or that int16 does not hold.
+        Values that are not finite or exceed int16.
     """
     exact = np.asarray(millivolts, np.float64) * gain
     if not np.isfinite(exact).all():

@@ -1,4 +1,4 @@
-"""Files of numbers: MATLAB, CSV or NumPy, with as much of their meaning as they say themselves."""
+"""Read signals from MATLAB, CSV and NumPy files, with the rate and leads that they name."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from numpy.typing import NDArray
 
 from ..errors import BadRecord
 
-_SIGNALS = ("signal", "val", "data", "ecg")  # names that a variable of a signal may have
+_SIGNALS = ("signal", "val", "data", "ecg")  # names of the variable with the signal
 _TIME = re.compile(
     r"((?:elapsed[\s_]*)?time(?:stamp)?|t|seconds|sec|s|ms)[\s_\[(]*(s|sec|seconds|ms)?[\])]?"
 )
 _COUNTERS = ("", "sample", "sample #", "samples", "index", "unnamed: 0")
-_EVEN = 0.6  # samples by which written times may be off the rate, as they are rounded
+_TOLERANCE = 0.6  # samples; times in files are rounded
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Numbers as a file holds them, and what it says of them."""
+    """A signal as a file has it; its unit is not known."""
 
     values: Floats  # (leads, samples)
-    fs: float | None = None
+    fs: float | None = None  # Hz
     leads: tuple[str, ...] | None = None
 
 
@@ -52,7 +52,7 @@ def _read_numpy(path: Path) -> Table:
     try:
         found = np.load(path, allow_pickle=False)
         if isinstance(found, np.ndarray):
-            return Table(_long(path, found))
+            return Table(_leads_first(path, found))
         with found:
             return _variables(path, dict(found))
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -60,7 +60,7 @@ def _read_numpy(path: Path) -> Table:
 
 
 def _variables(path: Path, found: Mapping[str, Any]) -> Table:
-    """The signal among named arrays, by its name or as the only one there is."""
+    """Find the signal among named arrays, by its name or as the only array."""
     arrays = {name: np.asarray(value) for name, value in found.items() if name[:2] != "__"}
     names = [name for name in _SIGNALS if name in arrays]
     names = names or [name for name, array in arrays.items() if array.size > 12]
@@ -71,14 +71,14 @@ def _variables(path: Path, found: Mapping[str, Any]) -> Table:
     fs = arrays.get("fs")
     leads = arrays.get("leads")
     return Table(
-        _long(path, arrays[names[0]]),
+        _leads_first(path, arrays[names[0]]),
         float(fs.reshape(-1)[0]) if fs is not None and fs.size == 1 else None,
         None if leads is None else tuple(str(name).strip() for name in leads.reshape(-1).tolist()),
     )
 
 
-def _long(path: Path, array: NDArray[Any]) -> Floats:
-    """An array as (leads, samples): its longer side is time."""
+def _leads_first(path: Path, array: NDArray[Any]) -> Floats:
+    """Transpose an array to (leads, samples); its longer side is time."""
     if array.dtype.kind not in "iuf":
         raise BadRecord(f"{path}: its array holds no real numbers ({array.dtype})")
     values = np.atleast_2d(np.asarray(array, np.float64))
@@ -88,7 +88,7 @@ def _long(path: Path, array: NDArray[Any]) -> Floats:
 
 
 def _read_text(path: Path) -> Table:
-    """Columns of numbers, separated by commas, semicolons, tabs or spaces."""
+    """Read columns of numbers, separated by commas, semicolons, tabs or spaces."""
     import pandas as pd
 
     try:
@@ -96,15 +96,15 @@ def _read_text(path: Path) -> Table:
     except (OSError, UnicodeDecodeError) as error:
         raise BadRecord(f"{path}: cannot be read as text ({error})") from None
     lines = [line for line in text.splitlines() if line.strip() and line[0] != "#"]
-    mark = next((mark for mark in ";\t," if lines and mark in lines[0]), None)
-    cells = [cell.strip().strip("'\"") for cell in lines[0].split(mark)] if lines else []
-    if mark and all(line.rstrip().endswith(mark) for line in lines):  # behind the last column, too
-        cells, lines = cells[:-1], [line.rstrip().removesuffix(mark) for line in lines]
+    separator = next((c for c in ";\t," if lines and c in lines[0]), None)
+    if separator and all(line.rstrip().endswith(separator) for line in lines):
+        lines = [line.rstrip().removesuffix(separator) for line in lines]
+    cells = [cell.strip().strip("'\"") for cell in lines[0].split(separator)] if lines else []
     named = not all(map(_is_number, cells))
-    decimal = "," if mark == ";" else "."
+    decimal = "," if separator == ";" else "."
     body = io.StringIO("\n".join(lines[named:]))
     try:
-        table = pd.read_csv(body, sep=mark or r"\s+", header=None, decimal=decimal)
+        table = pd.read_csv(body, sep=separator or r"\s+", header=None, decimal=decimal)
     except ValueError as error:
         raise BadRecord(f"{path}: no table of numbers ({str(error).strip()})") from None
     if table.shape[1] != len(cells):
@@ -128,7 +128,7 @@ def _read_text(path: Path) -> Table:
 
 
 def _named(path: Path, names: list[str], values: Floats) -> Table:
-    """Columns with names: of leads, of a time, of a counter."""
+    """Divide named columns into leads, a time (which gives the rate) and a counter."""
     fs = None
     kept = []
     for at, name in enumerate(names):
@@ -140,12 +140,12 @@ def _named(path: Path, names: list[str], values: Floats) -> Table:
 
 
 def _rate(path: Path, name: str, seconds: Floats) -> float:
-    """The rate of evenly spaced times, a whole number where they are as good as one."""
+    """Sampling rate of evenly spaced times; a whole number if it is very close to one."""
     steps = len(seconds) - 1
     if steps < 1 or not np.isfinite(seconds).all() or seconds[-1] <= seconds[0]:
         raise BadRecord(f"{path}: column {name} does not rise; cut it out and give --fs")
     fs = steps / (seconds[-1] - seconds[0])
-    if np.abs((seconds - seconds[0]) * fs - np.arange(steps + 1)).max() > _EVEN:
+    if np.abs((seconds - seconds[0]) * fs - np.arange(steps + 1)).max() > _TOLERANCE:
         raise BadRecord(
             f"{path}: column {name} is not evenly spaced; resample it, or cut it out and give --fs"
         )

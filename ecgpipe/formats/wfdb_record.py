@@ -1,12 +1,11 @@
-"""Reading WFDB records from their bytes: the one module that touches ``wfdb``."""
+"""Read WFDB records from memory: headers and samples with ``wfdb``, annotations with our parser."""
 
 from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import compress
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
@@ -33,14 +32,14 @@ class WfdbSignal(NamedTuple):
 
 
 def read_signal(record: str, files: Files) -> WfdbSignal:
-    """Header and samples of a record, in ADC units as stored.
+    """Read header and samples of a record, in ADC units as stored.
 
     Parameters
     ----------
     record
         Path of the record below the data set's folder, without extension.
     files
-        Its files.
+        Contents of its files.
 
     Raises
     ------
@@ -60,33 +59,33 @@ def read_signal(record: str, files: Files) -> WfdbSignal:
             raise BadRecord(f"{header_name}: says nothing of signals or their length")
         _check_size(record, files, header)
         try:
-            strip = wfdb.rdrecord(path, physical=False, return_res=16)
+            data = wfdb.rdrecord(path, physical=False, return_res=16)
         except Exception as error:
             raise BadRecord(f"{record}: wfdb cannot read its samples ({error})") from None
-    units = {str(unit) for unit in strip.units}
+    units = {str(unit) for unit in data.units}
     if {unit.lower() for unit in units} != {"mv"}:
         raise BadRecord(f"{header_name}: units {', '.join(sorted(units))} where mV is expected")
     return WfdbSignal(
-        float(strip.fs),
-        tuple(strip.sig_name),
-        np.ascontiguousarray(strip.d_signal.T, np.int16),
-        np.array(strip.adc_gain, np.float64),
-        np.array(strip.baseline, np.float64),
+        float(data.fs),
+        tuple(data.sig_name),
+        np.ascontiguousarray(data.d_signal.T, np.int16),
+        np.array(data.adc_gain, np.float64),
+        np.array(data.baseline, np.float64),
     )
 
 
 @contextmanager
 def _in_memory(record: str, files: Files) -> Iterator[str]:
-    """The files under an address that wfdb reads from: fsspec's file system in memory."""
+    """Put the files into fsspec's memory file system; gives a URL that wfdb can read."""
     from fsspec.implementations.memory import MemoryFileSystem
     from wfdb.io.record import CLOUD_PROTOCOLS
 
-    # wfdb opens with fsspec whatever begins with one of these; all its modules share the list.
+    # wfdb uses fsspec for the protocols in this list, which its modules share.
     if "memory://" not in CLOUD_PROTOCOLS:
         CLOUD_PROTOCOLS.append("memory://")
     memory = MemoryFileSystem()
     header = files[f"{record}.hea"].decode("ascii", errors="ignore").encode()
-    folder = f"/ecgpipe-{threading.get_ident()}"  # all threads share the file system
+    folder = f"/ecgpipe-{threading.get_ident()}"  # threads share the file system
     try:
         for name in files:
             data = header if name == f"{record}.hea" else files[name]
@@ -97,20 +96,18 @@ def _in_memory(record: str, files: Files) -> Iterator[str]:
 
 
 def _check_size(record: str, files: Files, header: Any) -> None:
-    """Compare signal files with the header before reading: the error then names file and bytes."""
+    """Check sizes of signal files against the header, for an error that names file and bytes."""
     folder = PurePosixPath(record).parent
     for name in dict.fromkeys(header.file_name):
         at = [i for i, other in enumerate(header.file_name) if other == name]
         path = str(folder / name)
         have = len(files[path])
-        sizes = [_BYTES_PER_SAMPLE.get(header.fmt[i]) for i in at]
-        if None in sizes:
-            continue  # compressed or rare: the reader itself finds out
         per_frame = sum(
-            size * (header.samps_per_frame[i] or 1)
-            for i, size in zip(at, sizes, strict=True)
-            if size
+            _BYTES_PER_SAMPLE.get(header.fmt[i], math.nan) * (header.samps_per_frame[i] or 1)
+            for i in at
         )
+        if math.isnan(per_frame):
+            continue  # a compressed or rare format, which wfdb checks
         want = (header.byte_offset[at[0]] or 0) + math.ceil(per_frame * header.sig_len)
         if have < want:
             raise BadRecord(
@@ -119,83 +116,67 @@ def _check_size(record: str, files: Files, header: Any) -> None:
             )
 
 
-def read_annotations(record: str, files: Files) -> tuple[NDArray[np.int64], list[str], list[str]]:
-    """Samples, symbols and notes of ``record.atr``, all of length n, in the file's order.
-
-    Trailing NULs are stripped from the notes, and Icentia11k's string ``None`` for a plain beat
-    is "".
-
-    Raises
-    ------
-    BadRecord
-        A missing or unreadable annotation file, or samples out of order.
-    """
-    try:
-        sample, symbols, notes = parse(files[f"{record}.atr"])
-    except ValueError as error:
-        raise BadRecord(f"{record}.atr: not a readable annotation file ({error})") from None
-    if len(sample) and (np.any(np.diff(sample) < 0) or sample[0] < 0):
-        raise BadRecord(f"{record}.atr: annotations out of order; fetch it again")
-    notes = [note.rstrip("\x00") for note in notes]
-    return sample, symbols, ["" if note == "None" else note for note in notes]
-
-
-def split_annotations(
+def read_marks(
     record: str,
-    annotations: tuple[NDArray[np.int64], list[str], list[str]],
+    files: Files,
     samples: int,
-    beats: tuple[str, ...],
-    notes: tuple[str, ...],
+    beats: Sequence[str],
+    rhythms: Sequence[str],
     ignored: frozenset[str] = frozenset(),
 ) -> tuple[Marks, Marks]:
-    """Divide annotations into beats and rhythm notes (symbol ``+``), each with its label.
+    """Read beats and rhythm notes (symbol ``+``) from ``record.atr``.
 
     Parameters
     ----------
-    record
-        Named in errors.
-    annotations
-        As :func:`read_annotations` returns them.
+    record, files
+        As for :func:`read_signal`.
     samples
-        Length of the record; a mark at or behind its end is an error.
-    beats, notes
-        The source's symbols; labels are positions in these tuples.
+        Length of the record.
+    beats, rhythms
+        Known symbols of beats and known rhythm notes; labels are positions in them.
     ignored
-        Symbols and notes that are neither and are left out.
+        Other symbols and notes, which are left out.
 
     Raises
     ------
     BadRecord
-        A symbol or note that the source does not have, or a mark outside the record.
+        A missing or unreadable file, annotations out of order or outside the record, or an unknown
+        symbol or note.
     """
-    kept = [
-        symbol not in ignored and note not in ignored
-        for _, symbol, note in zip(*annotations, strict=True)
-    ]
-    sample = annotations[0][np.array(kept, bool)]
-    symbols, aux = (list(compress(column, kept)) for column in annotations[1:])
-    if len(sample) and sample[-1] >= samples:
-        raise BadRecord(
-            f"{record}.atr: a mark at sample {sample[-1]:,} of {samples:,}; fetch both files again"
-        )
-    beat_of = {symbol: label for label, symbol in enumerate(beats)}
-    note_of = {note: label for label, note in enumerate(notes)}
-    unknown = set(symbols) - beat_of.keys() - {"+"}
-    if unknown:
-        raise BadRecord(
-            f"{record}.atr: unknown label {', '.join(sorted(unknown))}; "
-            f"known beats: {' '.join(beats)}"
-        )
-    at_note = np.array([symbol == "+" for symbol in symbols], bool)
-    at_beat = np.array([symbol in beat_of for symbol in symbols], bool)
-    found = [note for note, is_note in zip(aux, at_note, strict=True) if is_note]
-    strange = set(found) - note_of.keys()
-    if strange:
-        raise BadRecord(
-            f"{record}.atr: unknown rhythm note {', '.join(sorted(strange))}; "
-            f"known: {' '.join(notes)}"
-        )
-    classes = [beat_of[symbol] for symbol in symbols if symbol in beat_of]
-    return Marks.of(sample[at_beat], classes), Marks.of(
-        sample[at_note], [note_of[n] for n in found]
+    name = f"{record}.atr"
+    try:
+        annotations = parse(files[name])
+    except ValueError as error:
+        raise BadRecord(f"{name}: not a readable annotation file ({error})") from None
+    sample = annotations.sample
+    if len(sample) and (np.any(np.diff(sample) < 0) or sample[0] < 0):
+        raise BadRecord(f"{name}: annotations out of order; fetch it again")
+    beat_rows: list[tuple[int, str]] = []
+    rhythm_rows: list[tuple[int, str]] = []
+    last = 0
+    for at, symbol, note in zip(
+        sample.tolist(), annotations.symbols, annotations.notes, strict=True
+    ):
+        if symbol in ignored or note in ignored:
+            continue
+        last = at
+        if symbol == "+":
+            rhythm_rows.append((at, note))
+        else:
+            beat_rows.append((at, symbol))
+    if last >= samples:
+        raise BadRecord(f"{name}: a mark at sample {last:,} of {samples:,}; fetch both files again")
+    return (
+        _labelled(name, "label", beat_rows, beats),
+        _labelled(name, "rhythm note", rhythm_rows, rhythms),
     )
+
+
+def _labelled(name: str, kind: str, rows: list[tuple[int, str]], known: Sequence[str]) -> Marks:
+    """Marks from samples and symbols; labels are positions in ``known``."""
+    label_of = {symbol: label for label, symbol in enumerate(known)}
+    if unknown := {symbol for _, symbol in rows} - label_of.keys():
+        raise BadRecord(
+            f"{name}: unknown {kind} {', '.join(sorted(unknown))}; known: {' '.join(known)}"
+        )
+    return Marks.of([at for at, _ in rows], [label_of[symbol] for _, symbol in rows])

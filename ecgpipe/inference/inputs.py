@@ -98,7 +98,7 @@ def read_recording(path: Path, told: InputFormat = InputFormat()) -> Record:
     elif not path.is_file():
         raise BadRecord(f"{path}: no such recording; name a file of one of {FORMATS}")
     elif suffix == ".mat" and _is_cpsc(data := path.read_bytes()):
-        strip, error = icbeb2018.original_strip(str(path), data)
+        strip, error = icbeb2018.read_original(str(path), data)
         record = Record(path.stem, path.stem, *strip, quantisation=error)
         _agree(path, told, record.fs, record.leads)
     elif suffix in READERS:

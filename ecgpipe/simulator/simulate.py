@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import next_fast_len
 
-from ..datasets.entry import SIMULATED
+from ..datasets import SIMULATED
 from ..errors import EcgpipeError
 from ..files.atomic import publish, read_json, staging_directory, write_json
 from ..files.paths import is_empty, is_remote, remove
