@@ -65,7 +65,7 @@ def summary(runs: list[tuple[str, int, Run]]) -> list[str]:
     ]
     for task, fold, run in runs:
         matrix = run.scored("validation")[0].confusion()
-        counts, patients = matrix.sum(1), run.data["validation_patients"]
+        counts, patients = matrix.sum(1), run.data.validation_patients
         accuracy = np.trace(matrix) / matrix.sum()
         if task == "future":
             row = ["accuracy", f"{accuracy:.3f}", f"{1 / len(matrix):.3f}", f"{accuracy:.3f}", "–"]

@@ -91,7 +91,7 @@ def _training(output: Path) -> Iterator[str]:
         [
             (
                 str(repeat.number + 1),
-                f"{len(repeat.history['epoch'])} of {run.settings['epochs']}",
+                f"{len(repeat.history['epoch'])} of {run.description.settings.epochs}",
                 *(f"{repeat.history[name][-1]:.3f}" for name in columns),
                 f"{repeat.history['seconds'].mean():.0f}",
             )

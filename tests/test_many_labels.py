@@ -24,7 +24,7 @@ from ecgpipe.storage.shards import shard
 from ecgpipe.tasks.objectives import OBJECTIVES
 from ecgpipe.training.finetune import finetune
 from ecgpipe.training.pretrain import pretrain
-from ecgpipe.training.splits import draw_sides
+from ecgpipe.training.splits import draw_split
 
 DX = ("426783006", "164889003", "270492004", "164909002,284470004", "59118001,164884008")
 DOWN = {**QUICK, "epochs": 3, "seconds": 1, "repeats": 2}
@@ -219,9 +219,9 @@ def test_real_tables_of_ptbxl_are_split_by_its_folds(recordings: Path) -> None:
         }
         for row in table
     }
-    sides = draw_sides(rows, dict.fromkeys(rows, (0,)), FinetuneSettings(repeats=1))
-    (side,) = sides["repeats"]
-    parts = (side["train"], side["validation"], sides["test"])
+    sides = draw_split(rows, dict.fromkeys(rows, (0,)), FinetuneSettings(repeats=1))
+    (side,) = sides.repeats
+    parts = (side.train, side.validation, sides.test)
     assert sum(map(len, parts)) == len(rows)  # the official folds never divide a patient
     people = [{rows[key]["patient"] for key in part} for part in parts]
     assert not (people[0] & people[1] or people[0] & people[2] or people[1] & people[2])

@@ -76,8 +76,9 @@ def _twelve_leads(path: Path, classes: int = 3) -> Model:
     torch.manual_seed(3)
     network = ResNet(classes, len(LEADS))
     description: dict[str, Any] = {
-        "kind": "finetune", "settings": {"seconds": 4}, "digest": "0" * 64, "inputs": [],
-        "versions": {},
+        "kind": "finetune", "name": "random", "dataset": "icbeb2018", "answer": "many_of",
+        "classes": ["SNR", "AF", "PVC"][:classes],
+        "settings": FinetuneSettings(seconds=4).model_dump(), "digest": "0" * 64,
     }  # fmt: skip
     card = {
         "task": "icbeb2018", "answer": "many_of", "classes": ["SNR", "AF", "PVC"][:classes],

@@ -199,7 +199,7 @@ def test_a_run_goes_on_with_its_own_sides_alone(
     sides = json.loads((run / "split.json").read_text())
     sides["test"].reverse()
     (run / "split.json").write_text(json.dumps(sides))
-    with pytest.raises(EcgpipeError, match=r"split\.json: holds other sides than are drawn now"):
+    with pytest.raises(EcgpipeError, match=r"split\.json: holds another split than"):
         _down(sets, run)
 
 

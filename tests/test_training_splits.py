@@ -13,7 +13,7 @@ import pytest
 from ecgpipe.config import FinetuneSettings
 from ecgpipe.errors import EcgpipeError
 from ecgpipe.loading.recordings import Label
-from ecgpipe.training.splits import draw_sides, draw_test, has_folds, held_back
+from ecgpipe.training.splits import Split, draw_split, draw_test, has_folds, held_back
 
 CINC = {"N": 5076, "A": 758, "O": 2415, "~": 279}  # 8,528 records
 Set = tuple[dict[str, dict[str, Any]], dict[str, Label]]
@@ -62,13 +62,13 @@ def _ptbxl(records: int = 900, seed: int = 0, strays: bool = True) -> Set:
     return rows, label
 
 
-def _sides(sides: dict[str, Any]) -> Iterator[dict[str, str]]:
-    """The side of every key, for each repeat."""
-    for side in sides["repeats"]:
-        home = {key: name for name in side for key in side[name]}
-        assert len(home) == sum(map(len, side.values()))
-        assert not home.keys() & set(sides["test"])
-        yield home | dict.fromkeys(sides["test"], "test")
+def _homes(split: Split) -> Iterator[dict[str, str]]:
+    """The part that every key is in, for each repeat."""
+    for repeat in split.repeats:
+        home = {key: name for name in ("train", "validation") for key in getattr(repeat, name)}
+        assert len(home) == len(repeat.train) + len(repeat.validation)
+        assert not home.keys() & set(split.test)
+        yield home | dict.fromkeys(split.test, "test")
 
 
 SETS = {
@@ -84,40 +84,40 @@ SETS = {
 def test_nobody_and_no_copy_stands_on_two_sides(name: str, seed: int) -> None:
     rows, label = SETS[name](seed)
     settings = FinetuneSettings(repeats=3, split_seed=seed, official_folds=name != "ptbxl, drawn")
-    sides = draw_sides(rows, label, settings)
+    split = draw_split(rows, label, settings)
     unseen = held_back(rows, label, settings.test_share, seed)
-    for home in _sides(sides):
+    for home in _homes(split):
         for what in ("patient", "sha256"):
             where = {(rows[key][what], side) for key, side in home.items()}
             assert len(where) == len({value for value, _ in where}), what
         assert set(home.values()) == {"train", "validation", "test"}
     if name != "ptbxl, drawn":
         # Pretraining leaves out all of the test set, and whoever belongs to it.
-        assert set(sides["test"]) <= set(unseen)
+        assert set(split.test) <= set(unseen)
         rest = rows.keys() - set(unseen)
         for what in ("patient", "sha256"):
-            tested = {rows[key][what] for key in sides["test"]}
+            tested = {rows[key][what] for key in split.test}
             assert not tested & {rows[key][what] for key in rest}
 
 
 def test_sides_of_the_paper() -> None:
     rows, label = _cinc(CINC, copies=30)
-    sides = draw_sides(rows, label, FinetuneSettings(repeats=2))
-    for home in _sides(sides):
+    split = draw_split(rows, label, FinetuneSettings(repeats=2))
+    for home in _homes(split):
         assert Counter(home.values()) == {"train": 6396, "validation": 426, "test": 1706}
         for at, count in enumerate(CINC.values()):
             for side, share in (("train", 0.75), ("validation", 0.05), ("test", 0.2)):
                 found = sum(label[key] == at for key in home if home[key] == side)
                 assert abs(found - share * count) <= 4  # copies count for their group
-    assert sides["repeats"][0] != sides["repeats"][1]
-    assert draw_test(rows, label, 0.2, 0) == sides["test"]
+    assert split.repeats[0] != split.repeats[1]
+    assert draw_test(rows, label, 0.2, 0) == split.test
 
 
 def test_class_ratio_of_many_labels_is_kept() -> None:
     rows, label = _icbeb(6877)
-    sides = draw_sides(rows, label, FinetuneSettings(repeats=3))
+    split = draw_split(rows, label, FinetuneSettings(repeats=3))
     whole = Counter(at for found in label.values() for at in found)
-    for home in _sides(sides):
+    for home in _homes(split):
         for side, share in (("train", 0.75), ("validation", 0.05), ("test", 0.2)):
             keys = [key for key in home if home[key] == side]
             assert len(keys) == round(share * 6877)
@@ -129,26 +129,26 @@ def test_class_ratio_of_many_labels_is_kept() -> None:
 def test_official_folds() -> None:
     rows, label = _ptbxl(strays=False)
     assert has_folds(rows)
-    sides = draw_sides(rows, label, FinetuneSettings(repeats=2))
-    for side in sides["repeats"]:
-        assert {rows[key]["fold"] for key in side["train"]} == set(range(1, 9))
-        assert {rows[key]["fold"] for key in side["validation"]} == {9}
-        assert len(side["train"]) + len(side["validation"]) + len(sides["test"]) == 900
-    assert {rows[key]["fold"] for key in sides["test"]} == {10}
-    few = draw_sides(rows, label, FinetuneSettings(repeats=2, train_share=0.25))
-    assert few["test"] == sides["test"]
-    assert [len(side["train"]) for side in few["repeats"]] == [225, 225]
-    assert few["repeats"][0]["train"] != few["repeats"][1]["train"]
-    assert few["repeats"][0]["validation"] == few["repeats"][1]["validation"]
-    drawn = draw_sides(rows, label, FinetuneSettings(official_folds=False))
-    assert len({rows[key]["fold"] for key in drawn["test"]}) == 10
+    split = draw_split(rows, label, FinetuneSettings(repeats=2))
+    for side in split.repeats:
+        assert {rows[key]["fold"] for key in side.train} == set(range(1, 9))
+        assert {rows[key]["fold"] for key in side.validation} == {9}
+        assert len(side.train) + len(side.validation) + len(split.test) == 900
+    assert {rows[key]["fold"] for key in split.test} == {10}
+    few = draw_split(rows, label, FinetuneSettings(repeats=2, train_share=0.25))
+    assert few.test == split.test
+    assert [len(side.train) for side in few.repeats] == [225, 225]
+    assert few.repeats[0].train != few.repeats[1].train
+    assert few.repeats[0].validation == few.repeats[1].validation
+    drawn = draw_split(rows, label, FinetuneSettings(official_folds=False))
+    assert len({rows[key]["fold"] for key in drawn.test}) == 10
 
 
 def test_strays_between_folds_are_left_out_of_the_earlier_side() -> None:
     rows, label = _ptbxl()
-    sides = draw_sides(rows, label, FinetuneSettings(repeats=1))
-    assert set(sides["test"]) == {key for key, row in rows.items() if row["fold"] == 10}
-    (home,) = _sides(sides)
+    split = draw_split(rows, label, FinetuneSettings(repeats=1))
+    assert set(split.test) == {key for key, row in rows.items() if row["fold"] == 10}
+    (home,) = _homes(split)
     left_out = rows.keys() - home.keys()
     assert left_out
     late = {key for key in home if home[key] != "train"}
@@ -162,31 +162,31 @@ def test_folds_that_leave_a_side_empty() -> None:
     rows, label = _ptbxl(strays=False)
     early = {key: row for key, row in rows.items() if row["fold"] < 9}
     with pytest.raises(EcgpipeError, match=r"official_folds: .* 0 to validate and 0 to test"):
-        draw_sides(early, {key: label[key] for key in early}, FinetuneSettings())
+        draw_split(early, {key: label[key] for key in early}, FinetuneSettings())
 
 
 SMALL = _cinc({"N": 120, "A": 40, "O": 30, "~": 10})
 
 
 def test_test_and_validation_do_not_depend_on_repeats_or_train_share() -> None:
-    whole = draw_sides(*SMALL, FinetuneSettings(repeats=4))
+    whole = draw_split(*SMALL, FinetuneSettings(repeats=4))
     for share, repeats in ((0.25, 4), (0.5, 2), (0.75, 1)):
-        sides = draw_sides(*SMALL, FinetuneSettings(repeats=repeats, train_share=share))
-        assert sides["test"] == whole["test"]
-        for one, other in zip(sides["repeats"], whole["repeats"], strict=False):
-            assert one["validation"] == other["validation"]
-            assert len(one["train"]) == share * 200
-            assert not set(one["train"]) & {*sides["test"], *one["validation"]}
-    other = draw_sides(*SMALL, FinetuneSettings(repeats=1, split_seed=1))
-    assert other["test"] != whole["test"]
-    same = draw_sides(*SMALL, FinetuneSettings(repeats=4, seed=5))
+        split = draw_split(*SMALL, FinetuneSettings(repeats=repeats, train_share=share))
+        assert split.test == whole.test
+        for one, other in zip(split.repeats, whole.repeats, strict=False):
+            assert one.validation == other.validation
+            assert len(one.train) == share * 200
+            assert not set(one.train) & {*split.test, *one.validation}
+    other = draw_split(*SMALL, FinetuneSettings(repeats=1, split_seed=1))
+    assert other.test != whole.test
+    same = draw_split(*SMALL, FinetuneSettings(repeats=4, seed=5))
     assert same == whole
 
 
 @pytest.mark.parametrize(("share", "size"), [(0.25, 2132), (0.5, 4264), (0.75, 6396), (None, 6396)])
 def test_smaller_training_sets(share: float | None, size: int) -> None:
-    sides = draw_sides(*_cinc(CINC), FinetuneSettings(repeats=1, train_share=share))
-    assert len(sides["repeats"][0]["train"]) == size
+    split = draw_split(*_cinc(CINC), FinetuneSettings(repeats=1, train_share=share))
+    assert len(split.repeats[0].train) == size
 
 
 @pytest.mark.parametrize(
@@ -195,4 +195,4 @@ def test_smaller_training_sets(share: float | None, size: int) -> None:
 )
 def test_shares_that_cannot_be_drawn(shares: dict[str, float]) -> None:
     with pytest.raises(EcgpipeError, match="train_share, validation_share, test_share"):
-        draw_sides(*SMALL, FinetuneSettings(**shares))
+        draw_split(*SMALL, FinetuneSettings(**shares))

@@ -106,8 +106,8 @@ def export(model: Model, out: Path) -> Path:
             "fs": f"{model.fs:g}",
             "seconds": f"{model.seconds:g}",
             "answer": model.answer,
-            "task": str(model.card["task"]),
-            "run": str(model.card["run"]["digest"]),
+            "task": model.card.task,
+            "run": str(model.card.run.digest),
         }
     )
     with TemporaryDirectory(prefix="ecgpipe-") as folder:

@@ -19,10 +19,10 @@ from ..errors import BadRecord, EcgpipeError
 from ..loading.recordings import PaddedSet, Recordings, chunks
 from ..models.resnet import ResNet
 from ..storage.resample import resample
-from ..tasks import DOWNSTREAM
 from ..tasks.objectives import OBJECTIVES
 from ..training.device import Device
 from ..training.loop import predict
+from ..training.run_description import ModelCard
 from ..types import Batch, Record
 from .inputs import from_millivolts
 
@@ -77,29 +77,29 @@ class Model:
     """
 
     path: Path
-    card: dict[str, Any]
+    card: ModelCard
     network: ResNet
     device: Device
 
     @property
     def classes(self) -> tuple[str, ...]:
         """What it tells apart, in the order of the probabilities."""
-        return tuple(self.card["classes"])
+        return tuple(self.card.classes)
 
     @property
     def answer(self) -> str:
         """``one_of``: the probabilities add up to 1; ``many_of``: each class has its own."""
-        return str(self.card.get("answer", "one_of"))
+        return self.card.answer
 
     @property
     def fs(self) -> float:
         """Sampling rate of its input, Hz."""
-        return float(self.card["fs"])
+        return self.card.fs
 
     @property
     def lead_names(self) -> tuple[str, ...]:
         """The leads it wants, in this order; where it is one, any lead will do."""
-        return tuple(self.card.get("lead_names", ("ecg",)))
+        return tuple(self.card.lead_names)
 
     @property
     def seconds(self) -> float:
@@ -109,15 +109,12 @@ class Model:
     @property
     def samples(self) -> int:
         """Length of its input, samples."""
-        settings = self.card["run"]["settings"]
-        if self.card["task"] in DOWNSTREAM:
-            return round(settings["seconds"] * self.fs)
-        return int(settings["frame"])
+        return self.card.samples
 
     @property
     def standardisation(self) -> tuple[float, float]:
         """Mean and standard deviation that its input is standardised with, mV."""
-        return float(self.card["mean_mV"]), float(self.card["std_mV"])
+        return self.card.mean_mV, self.card.std_mV
 
     @cached_property
     def parameters(self) -> int:
@@ -202,7 +199,7 @@ class Model:
             raise EcgpipeError(f"--every {every:g}: at least a sample, {1 / self.fs:g} s")
         record = resample(self.pick(record, lead), self.fs)
         size, extra = self.samples, record.samples - self.samples
-        if extra < 0 and self.card["task"] not in DOWNSTREAM:
+        if extra < 0 and not self.card.pads:
             raise BadRecord(
                 f"{record.key}: {record.samples / self.fs:g} s, where this network has only seen "
                 f"frames of {self.seconds:g} s; give it a longer recording"

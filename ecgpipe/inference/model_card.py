@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from ..config import FinetuneSettings, PretrainSettings, Settings, describe
+from ..config import Training, describe
 from ..datasets import DATASETS
 from ..files.atomic import sha256
 from ..tasks import DOWNSTREAM
 from ..tasks.objectives import OBJECTIVES
 from ..training.outputs import read_predictions, splits_of
+from ..training.run_description import RunInput
 from ..training.run_folder import PREDICTIONS, RUN
 from .model import Model
 from .model_file import MODEL, load_model
@@ -46,69 +48,63 @@ def model_card(path: Path) -> dict[str, Any]:
         See :func:`ecgpipe.inference.model_file.load_model`; or ``predictions.csv`` does not fit.
     """
     model = load_model(path, "cpu")
-    card, run = model.card, model.card["run"]
+    card, run = model.card, model.card.run
     mean, std = model.standardisation
-    init = run.get("init")
-    inputs = [_input(item) for item in run["inputs"]]
-    data = run.get("data") or {}
+    init, data = run.init, run.data
     return {
         "file": str(model.path),
         "sha256": sha256(model.path),
-        "task": card["task"],
+        "task": card.task,
         "answer": model.answer,
         "classes": list(model.classes),
         "fs_Hz": model.fs,
         "leads": list(model.lead_names),
         "seconds": model.seconds,
-        "pads": card["task"] in DOWNSTREAM,
+        "pads": card.pads,
         "mean_mV": mean,
         "std_mV": std,
-        "network": {name: card[name] for name in ("depth", "order", "stages")},
+        "network": card.model_dump(include={"depth", "order", "stages"}),
         "parameters": model.parameters,
-        "epoch": card["epoch"],
-        "simulated": bool(data.get("simulated")),
-        "inputs": inputs,
-        "items": {name: data[name] for name in _COUNTED if name in data},
+        "epoch": card.epoch,
+        "simulated": data.simulated,
+        "inputs": [_input(item) for item in run.inputs],
+        "items": data.model_dump(include=data.model_fields_set & _COUNTED),
         "init": init
         and {
-            "task": init["run"]["name"],
-            "inputs": [_input(item) for item in init["run"]["inputs"]],
-            "model_sha256": init["model_sha256"],
+            "task": init.run.name,
+            "inputs": [_input(item) for item in init.run.inputs],
+            "model_sha256": init.model_sha256,
         },
         "scores": _scores(model),
-        "settings": _changed(run["kind"], run["settings"]),
-        "versions": run["versions"],
-        "environment": run.get("environment", {}),
-        "run": run["digest"],
+        "settings": _changed(run.settings),
+        "versions": run.versions,
+        "environment": run.environment,
+        "run": run.digest,
         "note": NOTE,
     }
 
 
-_COUNTED = ("train", "validation", "test", "train_patients", "validation_patients")
+_COUNTED = {"train", "validation", "test", "train_patients", "validation_patients"}
 
 
-def _input(item: dict[str, Any]) -> dict[str, Any]:
-    name = item["name"]
-    source = DATASETS.get(name)
+def _input(item: RunInput) -> dict[str, Any]:
+    source = DATASETS.get(item.name)
     return {
-        "name": name,
-        "title": source.title if source else name,
+        "name": item.name,
+        "title": source.title if source else item.name,
         "licence": source.licence if source else "unknown",
-        **{key: item.get(key) for key in ("fs", "records", "hours", "digest")},
+        "fs": item.fs,
+        "records": item.records,
+        "hours": item.hours,
+        "digest": item.digest,
     }
 
 
-def _changed(kind: str, settings: dict[str, Any]) -> dict[str, Any]:
+def _changed(settings: Training) -> dict[str, Any]:
     """Settings other than the defaults, by dotted key."""
-    known: type[Settings] = PretrainSettings if kind == "pretrain" else FinetuneSettings
-    found = {}
-    for key, default, _ in describe(known):
-        value: Any = settings
-        for name in key.split("."):
-            value = value.get(name, default) if isinstance(value, dict) else default
-        if value != default:
-            found[key] = value
-    return found
+    values = {key: attrgetter(key)(settings) for key, _, _ in describe(type(settings))}
+    defaults = {key: default for key, default, _ in describe(type(settings))}
+    return {key: value for key, value in values.items() if value != defaults[key]}
 
 
 def _scores(model: Model) -> dict[str, dict[str, float]]:
@@ -116,7 +112,7 @@ def _scores(model: Model) -> dict[str, dict[str, float]]:
     path, many = model.path.with_name(PREDICTIONS), model.answer == "many_of"
     if not path.is_file():
         return {}
-    splits = splits_of(model.card["run"]["kind"], many)
+    splits = splits_of(model.card.run.kind, many)
     found = {}
     for name, here in read_predictions(path, list(model.classes), splits, many).items():
         scores = OBJECTIVES[model.answer].scores(here.label, here.probability)

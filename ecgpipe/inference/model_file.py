@@ -7,12 +7,11 @@ from pathlib import Path
 
 from ..config import Training
 from ..errors import EcgpipeError
-from ..files.atomic import read_json
 from ..files.paths import to_path
-from ..models.resnet import ResNet
 from ..tasks import TASKS
 from ..training.device import choose
-from ..training.run_folder import HISTORY, MODEL, PREDICTIONS, RUN, load
+from ..training.run_description import RunDescription
+from ..training.run_folder import HISTORY, MODEL, PREDICTIONS, RUN, read_model
 from .model import Model
 
 
@@ -32,18 +31,16 @@ def load_model(path: str | Path, device: str = "auto") -> Model:
         No model there, or one that has no classes, such as one pretrained to predict a future.
     """
     file = find_model(to_path(path))
-    tree = load(file)
+    card, weights = read_model(file)
+    if TASKS[card.task].kind == "contrastive":
+        raise EcgpipeError(
+            f"{file}: was pretrained to tell futures apart and has no classes; "
+            "finetune it first, with --init"
+        )
     try:
-        state, card = tree.pop("network"), tree
-        if TASKS[card["task"]].kind == "contrastive":
-            raise EcgpipeError(
-                f"{file}: was pretrained to tell futures apart and has no classes; "
-                "finetune it first, with --init"
-            )
-        shape = {name: card[name] for name in ("depth", "order", "stages")}
-        network = ResNet(len(card["classes"]), card["leads"], **shape)
-        network.load_state_dict(state)
-    except (KeyError, RuntimeError, ValueError) as error:
+        network = card.network()
+        network.load_state_dict(weights)
+    except (RuntimeError, ValueError) as error:
         raise EcgpipeError(f"{file}: no model of ecgpipe ({error})") from None
     chosen = choose(Training.model_validate({"device": device, "precision": "fp32"}))
     return Model(file, card, network.to(chosen.device).eval(), chosen)
@@ -68,7 +65,7 @@ def find_model(path: Path) -> Path:
     repeats = [folder for folder in sorted(path.glob("repeat-*")) if (folder / MODEL).is_file()]
     if not repeats or not (path / RUN).is_file():
         raise EcgpipeError(f"{path}: no model in it; has the run finished its first epoch?")
-    best = TASKS[read_json(path / RUN)["dataset"]].best
+    best = TASKS[RunDescription.read(path / RUN).datasets[0]].best
     finished = [folder for folder in repeats if (folder / PREDICTIONS).is_file()]
     return max(finished or repeats, key=lambda folder: _merit(folder, best)) / MODEL
 

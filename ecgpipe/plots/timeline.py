@@ -103,7 +103,7 @@ class _Drawing:
         return [
             clock(answer.seconds) if self.is_long else f"{answer.seconds:.1f} s",
             f"{record.fs:g} Hz, lead{'s' * (len(record.leads) > 1)} {', '.join(record.leads)}",
-            f"model of {model.card['task']}, epoch {model.card['epoch']}",
+            f"model of {model.card.task}, epoch {model.card.epoch}",
             *([f"{len(answer.start):,} windows of {model.seconds:g} s, {what}"] * self.is_long),
         ]
 

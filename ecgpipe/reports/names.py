@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from ..training.outputs import Run
+from ..training.run_description import RunDescription
 from .paper import SETS, Start
 from .protocol import conditions, from_simulated, start, tested_on
 
@@ -21,7 +21,7 @@ NAMES = {
 
 def labels(runs: Sequence[Run]) -> list[str]:
     """A name for each run, with whatever of its conditions tells the runs apart."""
-    tasks = [run.info["name"] for run in runs]
+    tasks = [run.description.name for run in runs]
     setups = [setup_text(start(run)) for run in runs]
     # Setups differ between tasks as a rule; they tell runs apart where one task has several.
     of_task = {task: {s for t, s in zip(tasks, setups, strict=True) if t == task} for task in tasks}
@@ -68,7 +68,6 @@ def share_text(share: float | None) -> str:
     return "official folds" if share is None else f"{100 * share:g} % train"
 
 
-def sets(info: dict[str, Any]) -> str:
-    """The data sets of a run.json in words."""
-    names = info["dataset"]
-    return names if isinstance(names, str) else " + ".join(names)
+def sets(run: RunDescription) -> str:
+    """The data sets of a run in words."""
+    return " + ".join(run.datasets)

@@ -37,8 +37,8 @@ def sections(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        simulated = bool(row.run.data.get("simulated"))
-        key = (row.run.info["dataset"], simulated, row.run.fs, *row.run.classes)
+        simulated = row.run.data.simulated
+        key = (row.run.dataset, simulated, row.run.fs, *row.run.classes)
         groups.setdefault(key, []).append(row)
     several = len(groups) > 1
     found = []
@@ -76,7 +76,7 @@ def _answers(key: str, rows: Sequence[Row]) -> _Answers | None:
             if place is None:
                 continue
             truth = test.truth()[place]
-            start = row.run.info["name"]
+            start = row.run.description.name
             probability.setdefault(start, []).append(test.probability[place])
             wrong.setdefault(start, []).append(bool((test.decision()[place] != truth).any()))
     if truth is None:

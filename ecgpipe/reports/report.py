@@ -45,8 +45,8 @@ def write_report(runs: Sequence[Path], out: Path) -> dict[str, Path]:
     found = [read_run(folder) for folder in dict.fromkeys(run.resolve() for run in runs)]
     if not found:
         raise EcgpipeError("report: no run folders given; name at least one")
-    table = rows([run for run in found if run.info["kind"] == "finetune"])
-    page = _page(table, [run for run in found if run.info["kind"] == "pretrain"])
+    table = rows([run for run in found if run.description.kind == "finetune"])
+    page = _page(table, [run for run in found if run.description.kind == "pretrain"])
     stem = out.name.removesuffix(".html")
     paths = {kind: out.with_name(f"{stem}.{kind}") for kind in ("html", "csv", "md")}
     texts = {"html": _html(page), "csv": csv_text(table), "md": _markdown(page)}
@@ -58,7 +58,7 @@ def write_report(runs: Sequence[Path], out: Path) -> dict[str, Path]:
 def _page(table: Sequence[Row], pretrained: Sequence[Run]) -> dict[str, Any]:
     """Everything the page says, before it is laid out."""
     done = [row for row in table if row.scores]
-    datasets = dict.fromkeys(row.run.info["dataset"] for row in table)
+    datasets = dict.fromkeys(row.run.dataset for row in table)
     on = ", ".join(SETS.get(name, name) for name in datasets)
     return {
         "title": f"ECG classification on {on}" if on else "Pretraining on ECG",

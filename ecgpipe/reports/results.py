@@ -21,7 +21,7 @@ from .protocol import Difference, cell, conditions, differences, share, start, t
 
 # What may differ between two runs that are compared: where they start and how they are computed.
 # The training share is compared as it came out, since 0.75 may be written or left to the default.
-_FREE = ("seed", "repeats", "train_share", *HOW)
+_FREE = {"seed", "repeats", "train_share", *HOW}
 _MANY_OF = ("auc", "fmax", "f_beta", "g_beta", "macro_f1")
 
 
@@ -206,13 +206,14 @@ def outcome(folder: Path) -> dict[str, Any]:
         See :func:`ecgpipe.training.outputs.read_run`.
     """
     run = read_run(folder)
-    if run.info["kind"] == "pretrain":
+    if run.description.kind == "pretrain":
         found = [_of_validation(repeat.predictions["validation"]) for repeat in run.finished]
         values: dict[str, Any] = found[0] if found else {}
     else:
         (row,) = rows([run])
         values = {name: score._asdict() for name, score in row.scores.items()}
-    facts = {name: run.info.get(name) for name in ("kind", "name", "dataset", "digest", "classes")}
+    names = ("kind", "name", "dataset", "digest", "classes")
+    facts = {name: run.description.to_json().get(name) for name in names}
     return {"run": str(folder), **facts, "scores": values}
 
 
@@ -254,5 +255,5 @@ def _comparable(one: Run, other: Run) -> bool:
         return False
     if share(one) != share(other):
         return False
-    settings = [{k: v for k, v in run.settings.items() if k not in _FREE} for run in (one, other)]
+    settings = [run.finetuning.model_dump(exclude=_FREE) for run in (one, other)]
     return settings[0] == settings[1] and same_test([one, other])

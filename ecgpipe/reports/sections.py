@@ -11,6 +11,7 @@ from markupsafe import Markup
 from ..metrics import multi_label, single_label
 from ..plots import curves
 from ..training.outputs import Run
+from ..training.run_description import RunInput
 from . import paper
 from .names import NAMES, sets, setup_text, share_text
 from .paper import BEST, SETS
@@ -84,7 +85,7 @@ def course(rows: Sequence[Row]) -> list[dict[str, Any]]:
 def _curve(row: Row) -> curves.Curve | None:
     histories = [repeat.history.get("validation_macro_f1") for repeat in row.run.finished]
     repeats = [values for values in histories if values is not None and len(values)]
-    name = NAMES.get(row.run.info["name"], row.run.info["name"])
+    name = NAMES.get(row.run.description.name, row.run.description.name)
     name += _FROM_SIMULATED * from_simulated(row.run)
     colour = curves.REDS[0] if is_random(row.run) else curves.BLUES[0]
     return curves.Curve(name, colour, repeats) if repeats else None
@@ -104,7 +105,7 @@ def label_efficiency(rows: Sequence[Row]) -> list[dict[str, Any]]:
             for row in done:
                 if _beginning(row) == (start, made_up):
                     score = row.scores[metric]
-                    points.setdefault(row.run.data.get("train") or 0,
+                    points.setdefault(row.run.data.train,
                                       (score.mean, score.std or 0.0))  # fmt: skip
             ours = [(n, *point) for n, point in sorted(points.items())]
             label, setup = NAMES.get(start.name, start.name), setup_text(start)
@@ -198,9 +199,9 @@ def pretraining(run: Run) -> dict[str, Any]:
     epochs = training.history.get("epoch")
     drawn = [] if epochs is None else curves.pretraining_curves(training.history)
     result: dict[str, Any] = {
-        "label": f"{run.folder}: {run.info['name']} on {sets(run.info)}",
+        "label": f"{run.folder}: {run.description.name} on {sets(run.description)}",
         "epochs": 0 if epochs is None else len(epochs),
-        "planned": run.settings["epochs"],
+        "planned": run.description.settings.epochs,
         "curves": [Markup(svg) for svg in drawn],
         "classes": [],
         "summary": None,
@@ -209,7 +210,7 @@ def pretraining(run: Run) -> dict[str, Any]:
         matrix = training.predictions["validation"].confusion()
         columns = (single_label.class_precision(matrix), single_label.class_recall(matrix),
                    single_label.class_f1(matrix))  # fmt: skip
-        if run.info["name"] != "future":  # whose candidates have no names
+        if run.description.name != "future":  # whose candidates have no names
             result["classes"] = [
                 (name, *(fixed(value) for value in values), f"{support:,}")
                 for name, support, *values in zip(run.classes, matrix.sum(1), *columns, strict=True)
@@ -220,28 +221,28 @@ def pretraining(run: Run) -> dict[str, Any]:
 
 def provenance(rows: Sequence[Row], pretrained: Sequence[Run]) -> dict[str, Any]:
     """What every run read, ran on and was set to; pretrainings known only from an init as well."""
-    tuned = [(row.label, row.run.info) for row in rows]
-    known = [(f"Pretraining {run.folder}", run.info) for run in pretrained]
+    tuned = [(row.label, row.run.description) for row in rows]
+    known = [(f"Pretraining {run.folder}", run.description) for run in pretrained]
     for row in rows:
         upstream = row.run.upstream
-        if upstream and all(upstream.get("digest") != info.get("digest") for _, info in known):
+        if upstream and all(upstream.digest != other.digest for _, other in known):
             known.append((f"Pretraining of {row.label}", upstream))
     groups = []
     for title, members in (("finetuning", tuned), ("pretraining", known)):
-        flat = [(name, dict(_flatten(info["settings"]))) for name, info in members]
+        flat = [(name, dict(_flatten(run.settings.model_dump()))) for name, run in members]
         keys = dict.fromkeys(key for _, tree in flat for key in tree)
         lines = [(key, _distinct([(name, _value(tree.get(key))) for name, tree in flat]))
                  for key in keys]  # fmt: skip
         groups.append({"title": title, "lines": lines})
     alike: dict[tuple[Any, ...], list[tuple[str, str]]] = {}
-    for name, info in (*tuned, *known):
+    for name, run in (*tuned, *known):
         facts = (
-            _listed(info.get("environment"), "; "),
-            _listed(info.get("versions"), ", "),
-            tuple(tuple(_flatten(item)) for item in info.get("inputs") or []),
-            tuple((info.get("data") or {}).get("notes") or []),
+            _listed(run.environment, "; "),
+            _listed(run.versions, ", "),
+            run.inputs,
+            tuple(run.data.notes),
         )
-        alike.setdefault(facts, []).append((name, str(info.get("digest", DASH))))
+        alike.setdefault(facts, []).append((name, run.digest or DASH))
     return {
         "settings": [group for group in groups if group["lines"]],
         "facts": [
@@ -249,7 +250,7 @@ def provenance(rows: Sequence[Row], pretrained: Sequence[Run]) -> dict[str, Any]
                 "runs": runs,
                 "environment": environment,
                 "versions": versions,
-                "inputs": [_input(dict(item)) for item in inputs],
+                "inputs": [_input(item) for item in inputs],
                 "notes": notes,
             }
             for (environment, versions, inputs, notes), runs in alike.items()
@@ -265,11 +266,11 @@ def _listed(tree: dict[str, Any] | None, between: str) -> str:
     return between.join(f"{key} {value}" for key, value in _flatten(tree or {}))
 
 
-def _input(item: dict[str, Any]) -> dict[str, str]:
-    said = [str(item.get("name", ""))]
-    said += [f"{item['records']:,} records"] if "records" in item else []
-    said += [f"{item['fs']:g} Hz"] if item.get("fs") else []
-    return {"said": ", ".join(said), "digest": str(item.get("digest", DASH))}
+def _input(item: RunInput) -> dict[str, str]:
+    said = [item.name]
+    said += [f"{item.records:,} records"] if item.records is not None else []
+    said += [f"{item.fs:g} Hz"] if item.fs else []
+    return {"said": ", ".join(said), "digest": item.digest or DASH}
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -26,7 +26,7 @@ def summary(folder: Path) -> str:
     run = read_run(folder)
     if not run.finished:
         return f"{folder}: not finished; run its command again"
-    if run.info["kind"] == "pretrain":
+    if run.description.kind == "pretrain":
         return f"{folder}: {of_frames(run)}"
     (row,) = rows([run])
     first, *others = metrics(run)
@@ -40,7 +40,7 @@ def of_frames(run: Run) -> str:
     """Scores of a finished pretraining on its validation items."""
     matrix = run.scored("validation")[0].confusion()
     accuracy = fixed(single_label.accuracy(matrix))
-    if run.info["name"] == "future":
+    if run.description.name == "future":
         return (
             f"{matrix.sum():,} validation contexts: the true future found among {len(matrix)} "
             f"frames with accuracy {accuracy} (by chance {fixed(1 / len(matrix))})"
@@ -60,7 +60,7 @@ def headline(table: Sequence[Row], pretrained: Sequence[Run]) -> list[str]:
         return [f"Pretraining only ({', '.join(finished) or 'not finished'}); no finetuning run."]
     if not done:
         return ["No repeat has finished yet, so there is no result."]
-    simulated = [row for row in done if row.run.data.get("simulated")]
+    simulated = [row for row in done if row.run.data.simulated]
     start = "On simulated recordings, which say nothing about patients: "
     start = start if len(simulated) == len(done) else ""
     gains = [row for row in done if row.gain(row.main) is not None]
@@ -82,8 +82,8 @@ def headline(table: Sequence[Row], pretrained: Sequence[Run]) -> list[str]:
 def _gains(gains: Sequence[Row]) -> list[str]:
     """A sentence for each gain, or for each data set with more than two."""
     sentences: list[str] = []
-    for dataset in dict.fromkeys(row.run.info["dataset"] for row in gains):
-        here = [row for row in gains if row.run.info["dataset"] == dataset]
+    for dataset in dict.fromkeys(row.run.dataset for row in gains):
+        here = [row for row in gains if row.run.dataset == dataset]
         if len(here) <= 2:
             sentences += [_gain(row) for row in here]
             continue
@@ -186,7 +186,7 @@ def _numbers(numbers: Sequence[int]) -> str:
 def problems(table: Sequence[Row], pretrained: Sequence[Run]) -> list[str]:
     """What is missing or does not fit together."""
     found = []
-    simulated = [row.label for row in table if row.run.data.get("simulated")]
+    simulated = [row.label for row in table if row.run.data.simulated]
     if simulated:
         found.append(f"Simulated recordings: {'; '.join(simulated)}.")
     simulated = [row.label for row in table if from_simulated(row.run)]
@@ -202,19 +202,17 @@ def problems(table: Sequence[Row], pretrained: Sequence[Run]) -> list[str]:
             )
         if not same_test([run]):
             found.append(f"{row.label}: the repeats were tested on different recordings.")
-    here = [other.info.get("digest") for other in pretrained]
+    here = [other.description.digest for other in pretrained]
     missing = [
-        row.label
-        for row in table
-        if row.run.upstream and row.run.upstream.get("digest") not in here
+        row.label for row in table if row.run.upstream and row.run.upstream.digest not in here
     ]
     if missing:
         found.append(
             "The pretraining run is not part of this report, so its curves are missing: "
             f"{'; '.join(missing)}."
         )
-    for dataset in dict.fromkeys(row.run.info["dataset"] for row in table):
-        done = [row.run for row in table if row.run.finished and row.run.info["dataset"] == dataset]
+    for dataset in dict.fromkeys(row.run.dataset for row in table):
+        done = [row.run for row in table if row.run.finished and row.run.dataset == dataset]
         if all(same_test([run]) for run in done) and not same_test(done):
             found.append(
                 f"{SETS.get(dataset, dataset)}: the runs were tested on different recordings; "

@@ -115,7 +115,7 @@ def other_tables(rows: Sequence[Row]) -> list[dict[str, Any]]:
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         if row not in placed:
-            groups.setdefault((row.run.info["dataset"], *row.run.classes), []).append(row)
+            groups.setdefault((row.run.dataset, *row.run.classes), []).append(row)
     tables = []
     for (dataset, *classes), members in groups.items():
         many = members[0].run.many_of
@@ -191,9 +191,9 @@ def _groups(row: Row) -> list[dict[str, Any]]:
     return [
         {
             "run": run.folder,
-            "initialisation": run.info["name"],
-            "dataset": sets(run.info),
-            "simulated": "yes" if run.data.get("simulated") else "no",
+            "initialisation": run.description.name,
+            "dataset": sets(run.description),
+            "simulated": "yes" if run.data.simulated else "no",
             "pretraining_data": sets(up) if up else "",
             "pretraining_simulated": ("yes" if from_simulated(run) else "no") if up else "",
             "pretraining_setup": row.place[0].setup.strip("-"),

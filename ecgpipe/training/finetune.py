@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ..config import FinetuneSettings
 from ..errors import EcgpipeError
-from ..files.atomic import read_json, sha256, write_json
+from ..files.atomic import read_json, sha256
 from ..files.paths import exists
 from ..loading.recordings import Recordings, load_recordings
 from ..progress import say
@@ -17,9 +16,10 @@ from ..storage.store import Store
 from ..tasks import DOWNSTREAM, TASKS
 from .device import choose
 from .examples import EXAMPLES, MISJUDGED, save_examples, save_misjudged
-from .repeats import Trainer, side_by_side
-from .run_folder import MODEL, PREDICTIONS, RUN, claimed, describe, describe_input, load
-from .splits import draw_sides, has_folds
+from .repeats import Pretrained, Trainer, side_by_side
+from .run_description import InitialWeights, RunData, RunDescription, RunInput, describe
+from .run_folder import MODEL, PREDICTIONS, RUN, claimed, read_model
+from .splits import draw_split, has_folds
 
 SPLIT = "split.json"
 
@@ -30,7 +30,7 @@ def finetune(shards: Path, run: Path, settings: FinetuneSettings, init: Path | N
     The test records are the same in every repeat and for every ``init``; training and validation
     records are drawn anew for each repeat, unless the set comes with folds of its own. Leaves a
     folder ``repeat-NN`` for each repeat with ``history.csv``, ``model.pt`` and ``predictions.csv``,
-    and beside them ``run.json``, ``split.json`` (keys of every side), ``examples.npz`` and
+    and beside them ``run.json``, ``split.json`` (keys of every split), ``examples.npz`` and
     ``misjudged.npz`` (test recordings for the report) and, from pretrained weights,
     ``transfer.json`` (what became of every tensor).
 
@@ -52,10 +52,10 @@ def finetune(shards: Path, run: Path, settings: FinetuneSettings, init: Path | N
         raise EcgpipeError("finetuning runs on one device; start it without torchrun")
     trainer = open_trainer(shards, run, settings, init)
     with claimed(run, trainer.description):
-        _keep_sides(run / SPLIT, trainer.sides)
+        trainer.split.keep(run / SPLIT)
         recordings, main_lead = trainer.recordings, trainer.main_lead
         if not exists(run / EXAMPLES):
-            save_examples(run / EXAMPLES, recordings, trainer.sides["test"], main_lead)
+            save_examples(run / EXAMPLES, recordings, trainer.split.test, main_lead)
         todo = []
         for number in range(settings.repeats):
             if exists(trainer.folder(number) / PREDICTIONS):
@@ -90,42 +90,33 @@ def open_trainer(
         )
     pretrained = _pretrained(init, settings) if init else None
     recordings = load_recordings(store, task.answer == "many_of")
-    sides = draw_sides(recordings.rows, recordings.label, settings)
+    split = draw_split(recordings.rows, recordings.label, settings)
     if init and pretrained:
-        _check_unseen(init, pretrained, recordings, name, sides["test"])
+        _check_unseen(init, pretrained.card.run, recordings, name, split.test)
     device = choose(settings)
     description = describe(
-        {
-            "kind": "finetune",
-            "name": pretrained["task"] if pretrained else "random",
-            "dataset": name,
-            "answer": task.answer,
-            "classes": list(recordings.classes),
-            "settings": settings.model_dump(),
-            "init": init
-            and pretrained
-            and {
-                "path": str(init),
-                "run": pretrained["run"],
-                "model_sha256": sha256(init / MODEL),
-            },
-            "inputs": [describe_input(store)],
-            "environment": device.describe(),
-            "data": {
-                "train": len(sides["repeats"][0]["train"]),
-                "validation": len(sides["repeats"][0]["validation"]),
-                "test": len(sides["test"]),
-                "simulated": store.recipe["simulated"],
-                "labels_file": store.recipe["labels_file"],
-                "notes": recordings.notes,
-            },
-        }
+        settings,
+        name=pretrained.card.task if pretrained else "random",
+        dataset=name,
+        answer=task.answer,
+        classes=recordings.classes,
+        init=pretrained.described if pretrained else None,
+        inputs=(RunInput.of(store),),
+        environment=device.describe(),
+        data=RunData(
+            train=len(split.repeats[0].train),
+            validation=len(split.repeats[0].validation),
+            test=len(split.test),
+            simulated=store.recipe["simulated"],
+            labels_file=store.recipe["labels_file"],
+            notes=recordings.notes,
+        ),
     )
     return Trainer(
         run,
         recordings,
         store.recipe["main_lead"],
-        sides,
+        split,
         task,
         settings,
         device,
@@ -134,43 +125,30 @@ def open_trainer(
     )
 
 
-def _pretrained(init: Path, settings: FinetuneSettings) -> dict[str, Any]:
-    """The model file of a finished pretraining whose network fits."""
+def _pretrained(init: Path, settings: FinetuneSettings) -> Pretrained:
+    """The model of a finished pretraining whose network fits."""
     if exists(init / RUN) and read_json(init / RUN).get("kind") == "finetune":
         raise EcgpipeError(f"{init}: is a finetuning; name a pretraining run to start from")
-    pretrained = load(init / MODEL)
-    if pretrained["run"]["kind"] != "pretrain":
+    card, weights = read_model(init / MODEL)
+    if card.run.kind != "pretrain":
         raise EcgpipeError(f"{init}: is part of a finetuning; name a pretraining run to start from")
     if not exists(init / PREDICTIONS):
         raise EcgpipeError(f"{init}: pretraining is not finished; run its command again")
     for part in ("depth", "order"):
-        wanted = getattr(settings.network, part)
-        if pretrained[part] != wanted:
-            raise EcgpipeError(
-                f"setting network.{part}: {wanted}, but {init} has {part} {pretrained[part]}"
-            )
-    return pretrained
-
-
-def _keep_sides(file: Path, sides: dict[str, Any]) -> None:
-    """Write the sides down; refuse to continue with others, which another NumPy could draw."""
-    if not exists(file):
-        write_json(file, sides)
-    elif read_json(file) != sides:
-        raise EcgpipeError(
-            f"{file}: holds other sides than are drawn now from the same settings and data; "
-            "continue with the versions that run.json names, or name another folder for --out"
-        )
+        wanted, found = getattr(settings.network, part), getattr(card, part)
+        if found != wanted:
+            raise EcgpipeError(f"setting network.{part}: {wanted}, but {init} has {part} {found}")
+    described = InitialWeights(path=str(init), run=card.run, model_sha256=sha256(init / MODEL))
+    return Pretrained(card, weights, described)
 
 
 def _check_unseen(
-    init: Path, pretrained: dict[str, Any], recordings: Recordings, dataset: str, test: list[str]
+    init: Path, run: RunDescription, recordings: Recordings, dataset: str, test: list[str]
 ) -> None:
     """Refuse weights that were pretrained on the signals of test records."""
-    run = pretrained["run"]
-    if dataset not in run["dataset"]:
+    if dataset not in run.datasets:
         return
-    kept = set(run["data"].get("held_back", {}).get(dataset, ()))
+    kept = set(run.data.held_back.get(dataset, ()))
     if seen := set(test) - kept:
         what = (
             "set official_folds=true, whose test fold it has not seen"

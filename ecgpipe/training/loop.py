@@ -32,6 +32,7 @@ from .device import Device
 from .history import line, write_events, write_history
 from .meter import Meter, clock
 from .processes import ALONE, Ranks
+from .run_description import ModelCard
 from .run_folder import HISTORY, MODEL, load, save
 from .signals import Stop
 from .updates import Diverged, Pass, Sums, answers
@@ -56,7 +57,7 @@ class Plan:
     validation: Callable[[], Iterable[Batch]]
     best: str  # what chooses the epoch: a validation score, or "loss"
     patience: int | None  # epochs without a better training accuracy; None never stops early
-    card: dict[str, Any]  # plain values that go into the model file with the weights
+    card: ModelCard  # goes into the model file with the weights
     answer: Objective = SINGLE_LABEL
 
     def merit(self, row: dict[str, float]) -> float:
@@ -182,7 +183,7 @@ class _Training:
         if ranks.first:
             if plan.merit(row) > best:
                 state = {name: value.clone() for name, value in self.network.state_dict().items()}
-                self.best = {**plan.card, "epoch": number, "network": state}
+                self.best = {**plan.card.to_tree(), "epoch": number, "network": state}
             if time.monotonic() - self.saved >= self.saving / SAVING:
                 self._write()
             write_history(self.run / HISTORY, self.history)

@@ -20,18 +20,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from ..config import FinetuneSettings, PretrainSettings
 from ..errors import EcgpipeError
 from ..metrics.single_label import confusion_of
-
-REQUIRED = ("kind", "name", "dataset", "classes", "settings")
-SETTINGS = {  # those that have always been there; younger ones have their defaults in older runs
-    "pretrain": "frame fs epochs steps batch optimiser network",
-    "finetune": "seconds repeats epochs patience batch train_share validation_share test_share "
-    "statistics optimiser network",
-}
+from .run_description import RunData, RunDescription
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +81,7 @@ class Run:
     """A run folder."""
 
     folder: str  # its name, without the folders above it
-    info: dict[str, Any]  # run.json
+    description: RunDescription  # run.json
     repeats: tuple[Repeat, ...]  # all that were planned
     examples: tuple[Example, ...] = ()  # chosen before any training
     misjudged: tuple[Example, ...] = ()  # chosen by the answers, worst first
@@ -96,34 +89,37 @@ class Run:
     @property
     def classes(self) -> list[str]:
         """Symbols of the classes, in the order of the probabilities."""
-        return list(self.info["classes"])
+        return list(self.description.classes)
 
     @property
     def many_of(self) -> bool:
         """Whether a recording has any number of classes, not one."""
-        return bool(self.info.get("answer") == "many_of")
+        return self.description.answer == "many_of"
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """The settings as a tree."""
-        return dict(self.info["settings"])
+    def dataset(self) -> str:
+        """The data set, of a finetuning; of a pretraining the first."""
+        return self.description.datasets[0]
 
     @property
-    def data(self) -> dict[str, Any]:
-        """What was counted and noted about the data."""
-        return dict(self.info.get("data") or {})
+    def finetuning(self) -> FinetuneSettings:
+        """The settings of a run that is a finetuning."""
+        return self.description.finetuning
+
+    @property
+    def data(self) -> RunData:
+        """Counts and notes on the data."""
+        return self.description.data
 
     @property
     def fs(self) -> float | None:
         """Hz of the input, or None where it is not recorded."""
-        rates = {item["fs"] for item in self.info.get("inputs") or [] if item.get("fs")}
-        return float(rates.pop()) if len(rates) == 1 else None
+        return self.description.fs
 
     @property
-    def upstream(self) -> dict[str, Any] | None:
-        """The ``run.json`` of the pretraining it started from; None for random weights."""
-        init = self.info.get("init")
-        return dict(init["run"]) if init else None
+    def upstream(self) -> RunDescription | None:
+        """The pretraining it started from; None for random weights."""
+        return self.description.upstream
 
     @property
     def finished(self) -> list[Repeat]:
@@ -153,49 +149,21 @@ def read_run(folder: Path) -> Run:
         ) from None
     except ValueError as error:
         raise EcgpipeError(f"{file}: not valid JSON ({error}); run the training again") from None
-    _check(file, info)
-    if info.get("init"):
-        _check(file, info["init"].get("run"))
-    name, classes = folder.resolve().name, list(info["classes"])
-    if info["kind"] == "pretrain":
-        return Run(name, info, (_repeat(folder, 0, classes, splits_of("pretrain"), False),))
-    many = info.get("answer") == "many_of"
+    description = RunDescription.from_json(info, file)
+    name, classes = folder.resolve().name, list(description.classes)
+    if isinstance(description.settings, PretrainSettings):
+        repeat = _repeat(folder, 0, classes, splits_of("pretrain"), False)
+        return Run(name, description, (repeat,))
+    many = description.answer == "many_of"
     splits = splits_of("finetune", many)
-    planned = set(range(int(info["settings"].get("repeats", 0))))
+    planned = set(range(description.settings.repeats))
     present = {int(path.name[7:]) for path in folder.glob("repeat-*") if path.name[7:].isdigit()}
     repeats = tuple(
         _repeat(folder / f"repeat-{number:02d}", number, classes, splits, many)
         for number in sorted(planned | present)
     )
     drawn = [_examples(folder / f"{name}.npz") for name in ("examples", "misjudged")]
-    return Run(name, info, repeats, *drawn)
-
-
-def _check(file: Path, info: Any) -> None:
-    """Refuse a run.json, or the one inside it, that lacks what the report needs; fill it up."""
-    missing = [name for name in REQUIRED if not isinstance(info, dict) or name not in info]
-    if not missing and info["kind"] in SETTINGS:
-        missing = [
-            f"settings.{name}"
-            for name in SETTINGS[info["kind"]].split()
-            if name not in info["settings"]
-        ]
-    elif not missing:
-        missing = ["a kind that is pretrain or finetune"]
-    if missing:
-        raise EcgpipeError(
-            f"{file}: not the run.json of a pretraining or finetuning; missing: "
-            f"{', '.join(missing)}; name another folder or run the training again"
-        )
-    kind = PretrainSettings if info["kind"] == "pretrain" else FinetuneSettings
-    try:
-        info["settings"] = kind.model_validate(info["settings"]).model_dump()
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise EcgpipeError(
-            f"{file}: setting {'.'.join(map(str, first['loc']))}: {first['msg']}; "
-            "written by another version of ecgpipe? Take that one for its report"
-        ) from None
+    return Run(name, description, repeats, *drawn)
 
 
 def _repeat(folder: Path, number: int, classes: list[str], splits: list[str], many: bool) -> Repeat:

@@ -31,7 +31,8 @@ from ..types import Batch
 from .device import Device, choose
 from .loop import Plan, finish, fit, new_network, predict
 from .processes import Ranks, check_shares, joined
-from .run_folder import PREDICTIONS, claimed, describe, describe_input
+from .run_description import ModelCard, RunData, RunInput, describe
+from .run_folder import PREDICTIONS, claimed
 from .splits import held_back
 
 
@@ -76,26 +77,23 @@ def _pretrain(
     frames = frames_of(settings, mean, std)
     classes = classes_of(settings)
     description = describe(
-        {
-            "kind": "pretrain",
-            "name": settings.task,
-            "dataset": [store.recipe["dataset"] for store in stores],
-            "answer": task.answer,
-            "classes": list(classes),
-            "settings": settings.model_dump(),
-            "inputs": [describe_input(store) for store in stores],
-            "environment": device.describe() | {"processes": str(ranks.count)},
-            "data": {
-                "train_patients": len(training),
-                "validation_patients": len(held_out),
-                "held_out": held_out,
-                "held_back": {name: keys for name, keys in unseen.items() if keys},
-                "mean_mV": mean,
-                "std_mV": std,
-                "simulated": any(store.recipe["simulated"] for store in stores),
-                "notes": corpus.notes,
-            },
-        }
+        settings,
+        name=settings.task,
+        dataset=[store.recipe["dataset"] for store in stores],
+        answer=task.answer,
+        classes=classes,
+        inputs=tuple(map(RunInput.of, stores)),
+        environment=device.describe() | {"processes": str(ranks.count)},
+        data=RunData(
+            train_patients=len(training),
+            validation_patients=len(held_out),
+            held_out=held_out,
+            held_back={name: keys for name, keys in unseen.items() if keys},
+            mean_mV=mean,
+            std_mV=std,
+            simulated=any(store.recipe["simulated"] for store in stores),
+            notes=corpus.notes,
+        ),
     )
     with claimed(run, description, writes=ranks.first):
         if exists(run / PREDICTIONS):
@@ -124,19 +122,21 @@ def _pretrain(
             validation=lambda: validation,
             best=task.best,
             patience=None,
-            card={
-                "task": settings.task,
-                "answer": task.answer,
-                "classes": list(classes),
-                "fs": settings.fs,
-                "leads": 1,
-                "lead_names": ["ecg"],
-                "seconds": settings.frame / settings.fs,
-                **settings.network.model_dump(),
-                "mean_mV": mean,
-                "std_mV": std,
-                "run": description,
-            },
+            card=ModelCard(
+                task=settings.task,
+                answer=task.answer,
+                classes=classes,
+                fs=settings.fs,
+                leads=1,
+                lead_names=("ecg",),
+                seconds=settings.frame / settings.fs,
+                depth=settings.network.depth,
+                order=settings.network.order,
+                stages=settings.network.stages,
+                mean_mV=mean,
+                std_mV=std,
+                run=description,
+            ),
         )
         fit(network, plan, settings, device, run, ranks)
         if ranks.first:

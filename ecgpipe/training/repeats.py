@@ -29,11 +29,22 @@ from ..tasks.objectives import OBJECTIVES
 from .device import Device
 from .loop import Plan, finish, fit, new_network, predict
 from .pretrain import write_predictions
+from .run_description import InitialWeights, ModelCard, RunDescription
 from .run_folder import PREDICTIONS
 from .signals import Stop
+from .splits import Split
 
 TRANSFER = "transfer.json"
 ANSWERED = 4  # times the records of a training batch are answered at once: no gradients are kept
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """The model of the pretraining that a finetuning starts from."""
+
+    card: ModelCard
+    weights: dict[str, torch.Tensor]
+    described: InitialWeights
 
 
 @dataclass(frozen=True)
@@ -43,12 +54,12 @@ class Trainer:
     run: Path
     recordings: Recordings
     main_lead: str | None
-    sides: dict[str, Any]  # see draw_sides
+    split: Split
     task: Task
     settings: FinetuneSettings
     device: Device
-    description: dict[str, Any]
-    pretrained: dict[str, Any] | None
+    description: RunDescription
+    pretrained: Pretrained | None
 
     def folder(self, number: int) -> Path:
         """The folder of a repeat."""
@@ -71,15 +82,15 @@ class Trainer:
 
     def repeat(self, number: int) -> None:
         """Train once and save what the best weights answer on validation and test records."""
-        settings, side = self.settings, self.sides["repeats"][number]
-        train, validation, test = side["train"], side["validation"], self.sides["test"]
+        settings, drawn = self.settings, self.split.repeats[number]
+        train, validation, test = drawn.train, drawn.validation, self.split.test
         rows, answer = self.recordings.rows, OBJECTIVES[self.task.answer]
         spread = moments(rows[key] for key in (train if settings.statistics == "train" else rows))
         padded = self.padded.standardised(spread.mean, spread.std)
         answered = ANSWERED * settings.batch if self.device.is_gpu else settings.batch
         network = self._network(number)
         plan = Plan(
-            title=f"finetune {self.description['name']} {number + 1}/{settings.repeats}",
+            title=f"finetune {self.description.name} {number + 1}/{settings.repeats}",
             epochs=settings.epochs,
             batches=lambda epoch, done: padded.batches(
                 shuffled(train, settings.seed, number, epoch),
@@ -93,32 +104,34 @@ class Trainer:
             answer=answer,
         )
         fit(network, plan, settings, self.device, self.folder(number))
-        sides = {"validation": validation, "test": test}
+        splits = {"validation": validation, "test": test}
         if self.task.answer == "many_of":  # whose decisions need thresholds from training records
-            sides = {"train": train, **sides}
-        keys = [key for keys in sides.values() for key in keys]
+            splits = {"train": train, **splits}
+        keys = [key for keys in splits.values() for key in keys]
         batches = padded.batches(keys, answered)
         label, probability, _ = predict(network, batches, self.device, answer)
-        columns = {"key": keys, "split": [name for name, keys in sides.items() for _ in keys]}
+        columns = {"key": keys, "split": [name for name, keys in splits.items() for _ in keys]}
         file = self.folder(number) / PREDICTIONS
         write_predictions(file, columns, self.recordings.classes, label, probability)
         finish(self.folder(number))
 
-    def _card(self, mean: float, std: float) -> dict[str, Any]:
-        recordings = self.recordings
-        return {
-            "task": self.description["dataset"],
-            "answer": self.task.answer,
-            "classes": list(recordings.classes),
-            "fs": recordings.fs,
-            "leads": len(recordings.leads),
-            "lead_names": list(recordings.leads),
-            **self.settings.network.model_dump(),
-            "seconds": self.settings.seconds,
-            "mean_mV": mean,
-            "std_mV": std,
-            "run": self.description,
-        }
+    def _card(self, mean: float, std: float) -> ModelCard:
+        recordings, network = self.recordings, self.settings.network
+        return ModelCard(
+            task=self.description.datasets[0],
+            answer=self.task.answer,
+            classes=recordings.classes,
+            fs=recordings.fs,
+            leads=len(recordings.leads),
+            lead_names=recordings.leads,
+            seconds=self.settings.seconds,
+            depth=network.depth,
+            order=network.order,
+            stages=network.stages,
+            mean_mV=mean,
+            std_mV=std,
+            run=self.description,
+        )
 
     def _network(self, number: int) -> ResNet:
         settings = self.settings
@@ -133,14 +146,14 @@ class Trainer:
         )
         if self.pretrained:
             try:
-                fate = transfer(network, self.pretrained["network"])
+                fate = transfer(network, self.pretrained.weights)
             except ValueError as error:
-                raise EcgpipeError(f"{self.description['init']['path']}: {error}") from None
+                raise EcgpipeError(f"{self.pretrained.described.path}: {error}") from None
             if number == 0:
                 write_json(self.run / TRANSFER, fate)
                 told = [f"{len(fate['loaded'])} loaded"]
                 told += [f"{what}: {_shorten(fate[what])}" for what in fate if what != "loaded"]
-                say(f"finetune {self.description['name']}: tensors {'; '.join(told)}")
+                say(f"finetune {self.description.name}: tensors {'; '.join(told)}")
         return network
 
 

@@ -9,24 +9,21 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..config import HOW, digest
 from ..errors import Damaged, EcgpipeError
 from ..files.atomic import locked, read_json, write_bytes, write_json
 from ..files.paths import exists, is_empty
-from ..storage.store import Store
+from .run_description import ModelCard, RunDescription, identity
 
 RUN, MODEL, HISTORY, PREDICTIONS = "run.json", "model.pt", "history.csv", "predictions.csv"
-PACKAGES = ("ecgpipe", "torch", "numpy", "webdataset", "zarr", "numcodecs", "soxr", "sleepecg")
 
 
 @contextmanager
-def claimed(run: Path, description: Mapping[str, Any], writes: bool = True) -> Iterator[None]:
+def claimed(run: Path, description: RunDescription, writes: bool = True) -> Iterator[None]:
     """Hold a run folder for one process and one run; writes ``run.json`` if it is new.
 
     Of the processes of one training, only the one that writes holds the folder.
@@ -45,12 +42,12 @@ def claimed(run: Path, description: Mapping[str, Any], writes: bool = True) -> I
             raise EcgpipeError(
                 f"{run}: is no run of ecgpipe and not empty; name another folder for --out"
             )
-        write_json(path, description, new=True)
+        write_json(path, description.to_json(), new=True)
     with locked(path):
         old = read_json(path)
-        if old.get("digest") != description["digest"]:
+        if old.get("digest") != description.digest:
             raise EcgpipeError(
-                f"{run}: already holds another run ({_difference(old, description)}); "
+                f"{run}: already holds another run ({_difference(old, description.to_json())}); "
                 "name another folder for --out, or give the settings of that run to continue it"
             )
         yield
@@ -71,47 +68,6 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(tree, list) and any(isinstance(item, Mapping) for item in tree):
         return _flat(dict(enumerate(tree)), prefix)
     return {prefix.rstrip("."): tree}
-
-
-def identity(description: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a run's description that makes it this run and no other."""
-    init = description.get("init")
-    settings = description.get("settings") or {}
-    return {
-        "kind": description.get("kind"),
-        # Where a run is computed is no part of what it is: it may go on elsewhere.
-        "settings": {k: v for k, v in settings.items() if k not in HOW},
-        "inputs": [item["digest"] for item in description.get("inputs", [])],
-        "init": init and init["model_sha256"],
-    }
-
-
-def describe(description: dict[str, Any]) -> dict[str, Any]:
-    """Add versions and the digest to what a run says of itself."""
-    described = {**description, "versions": dict(_versions())}
-    return {**described, "digest": digest(identity(described))}
-
-
-def _versions() -> Iterator[tuple[str, str]]:
-    for name in PACKAGES:
-        try:
-            yield name, version(name)
-        except PackageNotFoundError:  # a store's codec may be one that this machine does not need
-            continue
-
-
-def describe_input(store: Store) -> dict[str, Any]:
-    """How a run names its shards."""
-    totals = store.manifest["totals"]
-    return {
-        "path": str(store.path),
-        "name": store.recipe["dataset"],
-        "digest": store.manifest["digest"],
-        "fs": store.recipe["fs"],
-        "records": totals["records"],
-        "refused": totals["refused"],
-        "hours": totals["hours"],
-    }
 
 
 def save(path: Path, tree: Mapping[str, Any]) -> None:
@@ -140,3 +96,12 @@ def load(path: Path) -> dict[str, Any]:
     except Exception as error:  # torch raises whatever the damage leads to
         raise Damaged(f"{path}: not a readable model file ({type(error).__name__})") from None
     return tree
+
+
+def read_model(path: Path) -> tuple[ModelCard, dict[str, torch.Tensor]]:
+    """The card and the weights of a model file; raises as :func:`load` and the card do."""
+    tree = load(path)
+    weights = tree.pop("network", None)
+    if weights is None:
+        raise EcgpipeError(f"{path}: no model of ecgpipe ('network')")
+    return ModelCard.from_tree(tree, path), weights

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from ..config import FinetuneSettings
 from ..errors import EcgpipeError
+from ..files.atomic import read_json, write_json
+from ..files.paths import exists
 from ..labels.splits import same_side, strata, stratified_split
 from ..loading.recordings import Label
 
@@ -15,15 +19,49 @@ TRAINING_FOLDS, VALIDATION_FOLD, TEST_FOLD = range(1, 9), 9, 10  # of PTB-XL, as
 DEFAULT_SHARE = 0.75  # of all records, for training
 
 
+@dataclass(frozen=True, slots=True)
+class RepeatSplit:
+    """Keys of the records that one repeat trains on and validates with."""
+
+    train: list[str]
+    validation: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """``split.json``: keys of the test records, and of the others for every repeat."""
+
+    test: list[str]
+    repeats: list[RepeatSplit]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    def keep(self, file: Path) -> None:
+        """Write the split; where the file exists, see that it holds the same.
+
+        Raises
+        ------
+        EcgpipeError
+            The file holds another split, which another version of NumPy could draw.
+        """
+        if not exists(file):
+            write_json(file, self.to_json())
+        elif read_json(file) != self.to_json():
+            raise EcgpipeError(
+                f"{file}: holds another split than the same settings and data give now; continue "
+                "with the versions that run.json names, or name another folder for --out"
+            )
+
+
 def has_folds(rows: Rows) -> bool:
     """Whether the set comes with a split of its own: a fold for every record."""
     return all(row["fold"] is not None for row in rows.values())
 
 
-def draw_sides(
-    rows: Rows, label: Mapping[str, Label], settings: FinetuneSettings
-) -> dict[str, Any]:
-    """Test keys, and training and validation keys for every repeat.
+def draw_split(rows: Rows, label: Mapping[str, Label], settings: FinetuneSettings) -> Split:
+    """Draw the test records, and training and validation records for every repeat.
 
     They depend on the data and on ``split_seed`` alone, so rows of a table are comparable repeat by
     repeat. Shares are of the whole set. A set's own folds fix test and validation in every repeat;
@@ -67,14 +105,12 @@ def draw_sides(
         (validation,) = stratified_split(pool, groups, [count["validation"]], seed)
         validated = set(validation)
         rest = {key: pool[key] for key in pool if key not in validated}
-        repeats.append(
-            {"train": _part(rest, groups, count["train"], seed), "validation": validation}
-        )
-    return {"test": test, "repeats": repeats}
+        repeats.append(RepeatSplit(_part(rest, groups, count["train"], seed), validation))
+    return Split(test, repeats)
 
 
 def draw_test(rows: Rows, label: Mapping[str, Label], share: float, seed: int) -> list[str]:
-    """The drawn test set, which no repeat and no pretraining may see; see :func:`draw_sides`."""
+    """The drawn test set, which no repeat and no pretraining may see; see :func:`draw_split`."""
     count = round(share * len(label))
     (test,) = stratified_split(strata(label), same_side(rows.values()), [count], [seed, 1])
     return test
@@ -92,7 +128,7 @@ def held_back(rows: Rows, label: Mapping[str, Label], share: float, seed: int) -
     return draw_test(rows, label, share, seed)
 
 
-def _by_folds(rows: Rows, label: Mapping[str, Label], settings: FinetuneSettings) -> dict[str, Any]:
+def _by_folds(rows: Rows, label: Mapping[str, Label], settings: FinetuneSettings) -> Split:
     groups = same_side(rows.values())
     test = sorted(key for key in rows if rows[key]["fold"] == TEST_FOLD)
     taken = {groups[key] for key in test}
@@ -112,13 +148,10 @@ def _by_folds(rows: Rows, label: Mapping[str, Label], settings: FinetuneSettings
     pool = {key: strata_of[key] for key in training}
     wanted = len(pool) if share is None else max(1, round(share * len(rows)))
     repeats = [
-        {
-            "train": _part(pool, groups, wanted, [settings.split_seed, 2, number]),
-            "validation": validation,
-        }
+        RepeatSplit(_part(pool, groups, wanted, [settings.split_seed, 2, number]), validation)
         for number in range(settings.repeats)
     ]
-    return {"test": test, "repeats": repeats}
+    return Split(test, repeats)
 
 
 def _part(
