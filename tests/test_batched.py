@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecgpipe.datasets import Folder, find_entries, icentia11k, icentia11k_batched, read_entry
+from ecgpipe.datasets import Folder, find_entries, icentia11k, read_entry
 from ecgpipe.errors import BadRecord
 from ecgpipe.formats.pickles import unpickle
 from ecgpipe.storage.archive import prepare
@@ -107,7 +107,7 @@ def test_every_adc_value_comes_back(tmp_path: Path, kind: type) -> None:
 def test_notes_follow_every_beat(drawn: Beats) -> None:
     """Also where several beats lie on one sample, which happens: in the order of WFDB's symbols."""
     labels = _labels(drawn)
-    found = icentia11k_batched.beats_and_notes(labels, 31, "here")
+    found = icentia11k.beats_and_notes(labels, 31, "here")
     assert found is not None
     (at, symbols), (note_at, notes) = found
     assert list(zip(at.tolist(), symbols, strict=True)) == sorted(
@@ -125,7 +125,7 @@ def test_notes_follow_every_beat(drawn: Beats) -> None:
 def test_a_beat_without_a_rhythm_interrupts_it() -> None:
     labels = _labels([(t, 1, 3) for t in (10, 20, 30, 40)])
     labels["rtype"][3] = np.array([10, 20, 40, 45], np.int32)  # and one rhythm without a beat
-    found = icentia11k_batched.beats_and_notes(labels, 50, "here")
+    found = icentia11k.beats_and_notes(labels, 50, "here")
     assert found is not None
     (at, symbols), (note_at, notes) = found
     assert at.tolist() == [10, 20, 30, 40] and symbols == ["N"] * 4
@@ -187,7 +187,7 @@ def test_a_patient_is_unpickled_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
         calls.append(len(data))
         return unpickle(data)
 
-    monkeypatch.setattr(icentia11k_batched, "unpickle", counted)
+    monkeypatch.setattr(icentia11k, "unpickle", counted)
     records, _ = _read(tmp_path)
     assert len(calls) == 4  # two patients of two files
     assert [r.signal[0, 0] for r in records.values()] == [0] * 5 + [74] * 5
@@ -228,7 +228,7 @@ def test_the_number_of_segments_is_read_off_the_beginning(tmp_path: Path, protoc
     signal = np.random.default_rng(0).normal(size=(37, 3000)).astype(np.float32)
     db.batched(tmp_path, 3, signal, old=protocol)
     size = (tmp_path / "00003_batched.pkl.gz").stat().st_size
-    assert size > 10 * icentia11k_batched.HEAD
+    assert size > 10 * icentia11k.HEAD
     records, refused = _read(tmp_path)
     assert len(records) == 37 and not refused
     np.testing.assert_array_equal(records["p00003_s36"].signal[0], np.rint(signal[36] * GAIN))
@@ -326,7 +326,7 @@ def test_real_labels_of_p00000_are_those_of_wfdb(recordings: Path, tmp_path: Pat
     labels = unpickle(path.read_bytes())
     beats = 0
     for (key, record), segment in zip(wfdb.items(), labels[:40], strict=True):
-        found = icentia11k_batched.beats_and_notes(segment, record.samples, key)
+        found = icentia11k.beats_and_notes(segment, record.samples, key)
         assert found is not None and record.beats is not None
         (at, symbols), (note_at, notes) = found
         np.testing.assert_array_equal(at, record.beats.index)
@@ -354,7 +354,7 @@ def test_real_labels_all_load(recordings: Path) -> None:
         segments = unpickle(path.read_bytes())
         assert len(segments) == 50
         for labels in segments:
-            found = icentia11k_batched.beats_and_notes(labels, 2**20 + 1, path.name)
+            found = icentia11k.beats_and_notes(labels, 2**20 + 1, path.name)
             unlabelled += found is None
             beats += len(found[0][0]) if found else 0
             assert sum(map(len, labels["btype"])) == (len(found[0][0]) if found else 0)

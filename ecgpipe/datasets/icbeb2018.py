@@ -51,26 +51,21 @@ def entries(folder: Folder) -> list[Entry]:
     EcgpipeError
         A recording that exists twice, or the original form without ``REFERENCE.csv``.
     """
-    headers = _paths(folder, "hea")
-    signals = _paths(folder, "mat")
-    if headers:
-        return [
-            Entry(key, key, path, (f"{path}.hea", f"{path}.mat"), labels_file=IN_HEADERS)
-            for key, path in sorted((signals | headers).items())
-        ]
-    if not signals:
+    headers, signals = _paths(folder, "hea"), _paths(folder, "mat")
+    if not headers and not signals:
         return []
-    labels = _reference(folder)
+    labels = {} if headers else _reference(folder)
+    paths = signals | headers
     return [
         Entry(
             key=key,
             patient=key,  # patients are not published
-            path=(path := signals.get(key, key)),
-            files=(f"{path}.mat",),
+            path=(path := paths.get(key, key)),
+            files=(f"{path}.hea", f"{path}.mat") if headers else (f"{path}.mat",),
             statements=labels.get(key, ()),
-            labels_file=REFERENCE,
+            labels_file=IN_HEADERS if headers else REFERENCE,
         )
-        for key in sorted(signals.keys() | labels.keys())
+        for key in sorted(paths.keys() | labels.keys())
     ]
 
 

@@ -151,24 +151,18 @@ def read_marks(
     sample = annotations.sample
     if len(sample) and (np.any(np.diff(sample) < 0) or sample[0] < 0):
         raise BadRecord(f"{name}: annotations out of order; fetch it again")
-    beat_rows: list[tuple[int, str]] = []
-    rhythm_rows: list[tuple[int, str]] = []
-    last = 0
-    for at, symbol, note in zip(
-        sample.tolist(), annotations.symbols, annotations.notes, strict=True
-    ):
-        if symbol in ignored or note in ignored:
-            continue
-        last = at
-        if symbol == "+":
-            rhythm_rows.append((at, note))
-        else:
-            beat_rows.append((at, symbol))
-    if last >= samples:
-        raise BadRecord(f"{name}: a mark at sample {last:,} of {samples:,}; fetch both files again")
+    rows = list(zip(sample.tolist(), annotations.symbols, annotations.notes, strict=True))
+    if ignored:
+        rows = [row for row in rows if row[1] not in ignored and row[2] not in ignored]
+    if rows and rows[-1][0] >= samples:
+        raise BadRecord(
+            f"{name}: a mark at sample {rows[-1][0]:,} of {samples:,}; fetch both files again"
+        )
+    found_beats = [(at, symbol) for at, symbol, _ in rows if symbol != "+"]
+    found_rhythms = [(at, note) for at, symbol, note in rows if symbol == "+"]
     return (
-        _labelled(name, "label", beat_rows, beats),
-        _labelled(name, "rhythm note", rhythm_rows, rhythms),
+        _labelled(name, "label", found_beats, beats),
+        _labelled(name, "rhythm note", found_rhythms, rhythms),
     )
 
 
