@@ -14,7 +14,7 @@ from prefect.client.orchestration import get_client  # isort: skip
 
 from run_folders import finetune as finetuned
 
-from ecgpipe.reports.sentences import summary
+from ecgpipe.reports.results import summary
 from flows.prepare import prepare
 from flows.shard import shard
 from flows.story import story

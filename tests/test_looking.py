@@ -26,8 +26,7 @@ from ecgpipe.labels.beats import CLASS_OF_SYMBOL
 from ecgpipe.labels.rhythms import beat_rhythms, note_classes
 from ecgpipe.plots.ecg import clock, plot, seconds_of
 from ecgpipe.plots.marks import BEAT_NAMES, RHYTHM_NAMES, Stretch, rhythm_stretches
-from ecgpipe.reports.counts import count
-from ecgpipe.reports.data_card import write_card
+from ecgpipe.reports.data_card import count, write_card
 from ecgpipe.storage.archive import prepare
 from ecgpipe.storage.inspect import inspect, text
 from ecgpipe.storage.shards import shard

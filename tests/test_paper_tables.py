@@ -16,12 +16,11 @@ from scipy.stats import t as student
 from sklearn.metrics import f1_score, roc_auc_score
 
 from ecgpipe.errors import EcgpipeError
-from ecgpipe.reports import paper, recordings, tables
+from ecgpipe.reports import paper, tables
+from ecgpipe.reports.figures import label_efficiency, recordings
 from ecgpipe.reports.paper import BEST, ICBEB, PTBXL, Conditions, Score, Start
 from ecgpipe.reports.report import write_report
-from ecgpipe.reports.results import compare, rows
-from ecgpipe.reports.sections import label_efficiency
-from ecgpipe.reports.sentences import summary
+from ecgpipe.reports.results import compare, results, summary
 from ecgpipe.training.outputs import read_run
 
 RESNET_18 = Conditions("cinc2017", 0.75, 250.0, 18)
@@ -81,13 +80,12 @@ def test_the_percentages_in_the_papers_text_come_out() -> None:
 def test_every_column_of_every_table_has_every_row() -> None:
     sizes = []
     for table in paper.TABLES:
-        columns = [column for _, block in table.blocks for column in block]
         found = [
             paper.cells()[start, column.conditions].scores[column.metric]
             for start in table.rows
-            for column in columns
+            for column in table.columns
         ]
-        sizes.append((len(table.rows), len(columns), len(found)))
+        sizes.append((len(table.rows), len(table.columns), len(found)))
         assert all(0.5 < score.mean < 1 and score.std and score.std < 0.1 for score in found)
     assert sizes == [(14, 5, 70), (5, 3, 15), (5, 3, 15), (5, 3, 15), (6, 6, 36)]
     # The columns that are said to be of Table 1 are.
@@ -180,7 +178,7 @@ def challenge(true: np.ndarray, answer: np.ndarray) -> tuple[float, float]:
 
 def test_scores_where_recordings_have_several_classes(tmp_path: Path) -> None:
     folder = finetune_many(tmp_path / "many")
-    (row,) = rows([read_run(folder)])
+    (row,) = results([read_run(folder)])
     test, train = answers(folder, "test"), answers(folder, "train")
     auc = [roc_auc_score(true, p, average="macro") for true, p in test]
     macro = [f1_score(true, p >= 0.5, average="macro") for true, p in test]
@@ -234,13 +232,14 @@ def test_the_worst_recordings_come_first_over_all_runs(tmp_path: Path) -> None:
                     p = {name: float(row[f"p_{name}"]) for name in CLASSES}
                     trust[row["key"]].append(p[row["label"]])
                     wrong[row["key"]] += max(p, key=p.__getitem__) != row["label"]
-    (section,) = recordings.sections(rows([read_run(one), read_run(two)]))
-    shown = section["misjudged"]
-    assert [item["key"] for item in shown] == sorted(keys, key=lambda k: np.mean(trust[k]))[:6]
+    (section,) = recordings(results([read_run(one), read_run(two)]))
+    shown = section.misjudged
+    assert [item.example.key for item in shown] == sorted(keys, key=lambda k: np.mean(trust[k]))[:6]
     for item in shown:
-        assert item["wrong"] == f"{wrong[item['key']]} of 6 repeats wrong"
-        assert item["svg"].count('class="trace"') == 3  # 30 of its 36 s
-        assert "the first 30 s drawn" in item["said"]
+        assert item.wrong_text == f"{wrong[item.example.key]} of 6 repeats wrong"
+    page = write_report([one, two], tmp_path / "r.html")["html"].read_text()
+    assert page.count('class="trace"') == 3 * 6  # 30 of their 36 s
+    assert page.count("36.0 s at 250 Hz, the first 30 s drawn") == 6
 
 
 def test_of_many_labels_the_worst_are_furthest_from_all_of_the_truth(tmp_path: Path) -> None:
@@ -257,8 +256,8 @@ def test_of_many_labels_the_worst_are_furthest_from_all_of_the_truth(tmp_path: P
     arrays: dict[str, Any] = {f"signal__{key}": np.ones(500, np.float32) for key in kept}
     arrays |= {f"qrs__{key}": np.array([9], np.int32) for key in kept}
     np.savez(folder / "misjudged.npz", keys=np.array(kept), fs=250.0, **arrays)
-    (section,) = recordings.sections(rows([read_run(folder)]))
-    shown = [item["key"] for item in section["misjudged"]]
+    (section,) = recordings(results([read_run(folder)]))
+    shown = [item.example.key for item in section.misjudged]
     assert shown == sorted(kept, key=right.__getitem__)[:6]
     assert any(key >= "A0090" for key in shown)
     page = write_report([folder], tmp_path / "r.html")["html"].read_text()
@@ -269,9 +268,9 @@ def test_label_efficiency_needs_two_sizes(tmp_path: Path) -> None:
     quarter = finetune(tmp_path / "quarter", train_share=0.25, data={"train": 80})
     half = finetune(tmp_path / "half", train_share=0.5, data={"train": 160})
     runs = [read_run(quarter), read_run(half)]
-    (plot,) = label_efficiency(rows(runs))
-    assert "160" in plot["svg"] and "the paper" in plot["svg"] and not plot["unlike"]
-    assert label_efficiency(rows(runs[:1])) == []
+    (plot,) = label_efficiency(results(runs))
+    assert "160" in plot.plots[0] and "the paper" in plot.plots[0] and not plot.paper_differs
+    assert label_efficiency(results(runs[:1])) == []
     page = write_report([quarter, half], tmp_path / "r.html")["html"].read_text()
     assert "Label efficiency" in page
 
@@ -325,6 +324,6 @@ def test_runs_of_an_older_version_are_read(tmp_path: Path) -> None:
 def test_a_share_left_to_its_default_is_the_papers(tmp_path: Path) -> None:
     random = finetune(tmp_path / "random")
     beat = finetune(tmp_path / "beat", "beat", pretrain(tmp_path / "pre"), train_share=0.75)
-    table = rows([read_run(random), read_run(beat)])
+    table = results([read_run(random), read_run(beat)])
     assert table[1].baseline is table[0]
     assert set(tables.filled(table)) == {(Start("random"), RESNET_18), (BEST[1], RESNET_18)}

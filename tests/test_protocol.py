@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from run_folders import finetune, pretrain
 
-from ecgpipe.reports.protocol import differences
+from ecgpipe.reports.protocol import points
 from ecgpipe.reports.report import write_report
 from ecgpipe.training.outputs import read_run
 
@@ -17,7 +17,7 @@ def test_the_full_protocol_is_like_for_like(tmp_path: Path) -> None:
     data = {"train": 6396, "validation": 426, "test": 1706, "labels_file": "REFERENCE.csv"}
     protocol: Any = {"repeats": 10, "epochs": 200, "statistics": "all"}
     run = finetune(tmp_path / "full", finished=tuple(range(10)), data=data, **protocol)
-    assert [p for p in differences(read_run(run)) if p.same is False] == []
+    assert [p for p in points(read_run(run)) if p.same is False] == []
     page = write_report([run], tmp_path / "r")["html"].read_text()
     assert "the protocol is the same" in page and "Not like for like" not in page
 
@@ -58,7 +58,7 @@ def test_every_stated_point_of_pretraining_is_compared(
     upstream = pretrain(tmp_path / "pre", **{**LIKE_THE_PAPER, **change})
     folders = finetune(tmp_path / "run", "beat", upstream), finetune(tmp_path / "random")
     unlike, without = (
-        {point.what for point in differences(read_run(folder)) if point.same is False}
+        {point.name for point in points(read_run(folder)) if point.same is False}
         for folder in folders
     )
     assert unlike - without == differing
@@ -66,9 +66,9 @@ def test_every_stated_point_of_pretraining_is_compared(
 
 def test_gradients_are_told_where_they_are_cut(tmp_path: Path) -> None:
     plain, cut = (read_run(finetune(tmp_path / f"clip{n}", clip=n)) for n in (0, 2.5))
-    assert "Gradients" not in {point.what for point in differences(plain)}
-    (point,) = [point for point in differences(cut) if point.what == "Gradients"]
-    assert point.here == "cut to a norm of 2.5" and point.same is False
+    assert "Gradients" not in {point.name for point in points(plain)}
+    (point,) = [point for point in points(cut) if point.name == "Gradients"]
+    assert point.run == "cut to a norm of 2.5" and point.same is False
 
 
 @pytest.mark.parametrize(
@@ -83,5 +83,5 @@ def test_folds_are_told_as_what_they_are(
     tmp_path: Path, settings: dict[str, Any], here: str, same: bool
 ) -> None:
     run = read_run(finetune(tmp_path / "run", dataset="ptbxl", **settings))
-    (point,) = [point for point in differences(run) if point.what == "Train, validation, test"]
-    assert (point.here, point.same) == (here, same)
+    (point,) = [point for point in points(run) if point.name == "Train, validation, test"]
+    assert (point.run, point.same) == (here, same)

@@ -16,10 +16,10 @@ from sklearn.metrics import f1_score
 
 from ecgpipe.errors import EcgpipeError
 from ecgpipe.plots.curves import strip
+from ecgpipe.reports.figures import label_efficiency
 from ecgpipe.reports.paper import Score
 from ecgpipe.reports.report import write_report
-from ecgpipe.reports.results import rows
-from ecgpipe.reports.sections import label_efficiency
+from ecgpipe.reports.results import results
 from ecgpipe.reports.text import fixed, mean_std, percent, signed
 from ecgpipe.training.outputs import Example, read_run
 
@@ -190,16 +190,16 @@ def test_pretrained_on_simulated_recordings_and_tested_on_real_ones(tmp_path: Pa
         for share, n in ((0.25, 80), (0.5, 160))
         for name, init in (("random", None), ("beat", upstream))
     ]
-    table = rows([read_run(folder) for folder in folders])
+    table = results([read_run(folder) for folder in folders])
     assert [row.baseline for row in table] == [None, table[0], None, table[2]]
     assert not any("simulated" in row.label for row in table)
     assert [bool(row.paper) for row in table] == [True, False, True, False]
     (plot,) = label_efficiency(table)
-    assert "Beat classification (simulated)" in plot["svg"]
-    assert "Random weights (simulated)" not in plot["svg"]
+    assert "Beat classification (simulated)" in plot.plots[0]
+    assert "Random weights (simulated)" not in plot.plots[0]
     # The paper's line stands beside that from random weights alone.
     (alone,) = label_efficiency(table[::2])
-    assert plot["svg"].count("stroke-dasharray") == alone["svg"].count("stroke-dasharray") > 0
+    assert plot.plots[0].count("stroke-dasharray") == alone.plots[0].count("stroke-dasharray") > 0
     paths = write_report(folders, tmp_path / "r.html")
     page, told = paths["html"].read_text(), read_table(paths["csv"])
     assert f"Pretrained on simulated recordings: {table[1].label}; {table[3].label}." in page
@@ -210,7 +210,7 @@ def test_pretrained_on_simulated_recordings_and_tested_on_real_ones(tmp_path: Pa
     assert float(told[1]["gain_macro_f1"]) == pytest.approx(gain, abs=1e-5)
     # Of two pretrainings that differ in nothing else, the names say which is which.
     real = finetune(tmp_path / "real", "beat", pretrain(tmp_path / "real-pre"), train_share=0.25)
-    names = [row.label for row in rows([read_run(real), read_run(folders[1])])]
+    names = [row.label for row in results([read_run(real), read_run(folders[1])])]
     assert names == [f"Beat classification, pretrained on mitdb{s}" for s in ("", " (simulated)")]
 
 

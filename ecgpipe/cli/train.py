@@ -139,7 +139,6 @@ def reproduce(
 
 
 def _say_run(path: Path, as_json: bool) -> None:
-    from ..reports.results import outcome
-    from ..reports.sentences import summary
+    from ..reports.results import outcome, summary
 
     print_json(outcome(path)) if as_json else print(summary(path))

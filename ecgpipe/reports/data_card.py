@@ -1,36 +1,79 @@
-"""The data card of a store: one HTML page that needs nothing else."""
+"""The data card of a store: one HTML page that describes it, without any other file."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+import tarfile
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+from numpy.typing import ArrayLike, NDArray
 
 from ..datasets import DATASETS
-from ..files.atomic import write_text
+from ..files.atomic import local_copy, write_text
 from ..labels.rhythms import CLOSE
 from ..plots.curves import BLUES, STYLE, svg
 from ..plots.marks import BEAT_NAMES, RHYTHM_NAMES
+from ..storage.archive import GROUP, open_group
 from ..storage.inspect import codec_name, inspect
+from ..storage.parts import read_sidecar
 from ..storage.store import Store, open_store
-from .counts import Counts, count
-from .text import CLASS_NAMES
+from .text import CLASS_NAMES, render
 
-_CLASSES = {"normal": "sinus rhythm", "afib": "atrial fibrillation", "aflutter": "atrial flutter",
-            "none": "another rhythm, noise, or not noted"}  # fmt: skip
-_BPM = np.arange(20, 205, 5)
-_MV = np.logspace(-2.5, 1, 36)
+_RHYTHM_CLASSES = {"normal": "sinus rhythm", "afib": "atrial fibrillation",
+                   "aflutter": "atrial flutter",
+                   "none": "another rhythm, noise, or not noted"}  # fmt: skip
+_BPM = np.arange(20.0, 205.0, 5.0)  # bins
+_MV = np.logspace(-2.5, 1, 36)  # bins
+
+
+@dataclass
+class Counts:
+    """Values and counts over the records of a store."""
+
+    seconds: list[float] = field(default_factory=list)  # of each record
+    bpm: list[float] = field(default_factory=list)  # of each record with two QRS complexes
+    std: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))  # mV, by lead
+    rates: Counter[float] = field(default_factory=Counter)  # records by Hz
+    patients: Counter[str] = field(default_factory=Counter)  # records by patient
+    rhythm_seconds: Counter[str] = field(default_factory=Counter)  # by class
+    # Patients by kind of annotation (beats, rhythms, rhythm_samples, statements) and class.
+    patients_with: dict[tuple[str, str], set[str]] = field(default_factory=lambda: defaultdict(set))
+
+    @property
+    def all_std(self) -> list[float]:
+        """Standard deviations of all leads, mV, without flat ones."""
+        return [value for values in self.std.values() for value in values if value]
+
+
+@dataclass(frozen=True, slots=True)
+class ClassTable:
+    """Annotations of one kind, by class."""
+
+    title: str
+    note: str
+    unit: str  # of the amounts
+    kind: str  # of annotation, as in ``Counts.patients_with``
+    amounts: Mapping[str, float]  # by class
+    total: float  # that shares refer to
+    names: Mapping[str, str]  # by class
+
+    def rows(self) -> list[tuple[str, float]]:
+        """Classes with their amounts, the most frequent first."""
+        return sorted(self.amounts.items(), key=lambda item: (-item[1], item[0]))
 
 
 def write_card(store: Path, out: Path) -> Path:
-    """Write the data card of a store: what it is, what it holds, and how that is distributed.
+    """Write the data card of a store: what it is, what it holds, and the distributions of it.
 
     Counts come from the sidecars, heart rates from the detected QRS complexes; no signal is
     decoded. The same store gives the same bytes.
@@ -52,104 +95,116 @@ def write_card(store: Path, out: Path) -> Path:
     EcgpipeError
         The folder is no finished store.
     """
-    opened = open_store(store)
-    environment = Environment(
-        loader=PackageLoader("ecgpipe", "reports"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    opened, facts = open_store(store), inspect(store)
+    source = DATASETS.get(facts["dataset"])
+    counts = count(opened)
+    unit, unit_name = _unit(counts.seconds)
+    text = render(
+        "card.html.j2",
+        title=source.title if source else facts["dataset"],
+        licence=source.licence if source else None,
+        facts=facts,
+        codec=codec_name(facts["codec"]),
+        length=_summary([seconds / unit for seconds in counts.seconds]),
+        unit=unit_name,
+        per_patient=_summary([*counts.patients.values()]),
+        counts=counts,
+        bpm=_summary(counts.bpm),
+        std=_summary(counts.all_std),
+        figures=_figures(counts),
+        tables=_tables(facts, counts),
+        leads={name: _summary(values) for name, values in counts.std.items()},
+        recipe={
+            name: value
+            for name, value in opened.recipe.items()
+            if isinstance(value, str | float | int) and name not in ("kind", "simulated")
+        },
     )
-    page = _page(opened, inspect(store), count(opened))
-    text = environment.get_template("card.html.j2").render(page)
     write_text(out, text)
     return out
 
 
-def _page(store: Store, facts: dict[str, Any], counts: Counts) -> dict[str, Any]:
-    """Everything the page says, before it is laid out."""
-    source = DATASETS.get(facts["dataset"])
-    unit, unit_name = _unit(counts.seconds)
-    return {
-        "title": source.title if source else facts["dataset"],
-        "licence": source.licence if source else None,
-        "facts": facts,
-        "codec": codec_name(facts["codec"]),
-        "excluded": store.manifest["excluded"],
-        "length": _summary([seconds / unit for seconds in counts.seconds]),
-        "unit": unit_name,
-        "per_patient": _summary([*counts.patients.values()]),
-        "rates": sorted(counts.rates.items()),
-        "bpm": _summary(counts.bpm),
-        "std": _summary([value for values in counts.std.values() for value in values if value]),
-        "figures": _figures(counts),
-        "tables": _tables(facts, counts),
-        "leads": [
-            {"name": name, "flat": values.count(0), **facts["statistics"][name], **_summary(values)}
-            for name, values in counts.std.items()
-        ],
-        "recipe": {
-            name: value
-            for name, value in store.recipe.items()
-            if isinstance(value, str | float | int) and name not in ("kind", "simulated")
-        },
-    }
+def count(store: Store) -> Counts:
+    """Collect the values of all records, part by part; no signal is decoded."""
+    counts = Counts()
+    for part in store.parts:
+        rows = read_sidecar(store.path, part)["records"]
+        for row, qrs in zip(rows, _qrs(store, part) if rows else (), strict=True):
+            counts.seconds.append(row["samples"] / row["fs"])
+            counts.rates[row["fs"]] += 1
+            counts.patients[row["patient"]] += 1
+            if len(qrs) > 1:
+                counts.bpm.append(60 * row["fs"] / float(np.median(np.diff(qrs))))
+            for i, lead in enumerate(row["leads"]):
+                # Integers, hence exact; the baseline cancels.
+                squares = row["samples"] * row["squares"][i] - row["sum"][i] ** 2
+                counts.std[lead].append(math.sqrt(squares) / row["samples"] / row["gain"][i])
+            for name, samples in (row["rhythm_samples"] or {}).items():
+                counts.rhythm_seconds[name] += samples / row["fs"]
+            for kind in ("beats", "rhythms", "rhythm_samples", "statements"):
+                for name in row[kind] or ():
+                    counts.patients_with[kind, name].add(row["patient"])
+    return counts
+
+
+def _qrs(store: Store, part: str) -> Iterator[NDArray[np.int32]]:
+    """Sample numbers of the QRS complexes of each record of a part."""
+    if store.recipe["kind"] == "archive":
+        group = open_group(store.path / GROUP / part)
+        index, edges = group["qrs_index"][...], group["qrs_offset"][...]
+        yield from (index[start:stop] for start, stop in pairwise(edges))
+        return
+    with tarfile.open(local_copy(store.shard(part))) as tar:
+        for member in tar:  # skips the content of members that are not read
+            if member.name.endswith(".qrs"):
+                file = tar.extractfile(member)
+                assert file
+                data = file.read()
+                yield np.frombuffer(data, "<i4", len(data) // 5)
 
 
 def _summary(values: Sequence[float]) -> dict[str, float]:
-    """Extremes and quantiles; nothing of no values."""
+    """Number, extremes and quantiles; empty where there are no values."""
     if not values:
         return {}
-    low, middle, high = np.quantile(values, [0.05, 0.5, 0.95]).tolist()
+    low, median, high = np.quantile(values, [0.05, 0.5, 0.95]).tolist()
     return {
         "n": len(values), "min": min(values), "max": max(values),
-        "low": low, "median": middle, "high": high,
+        "low": low, "median": median, "high": high,
     }  # fmt: skip
 
 
-def _tables(facts: Mapping[str, Any], counts: Counts) -> list[dict[str, Any]]:
-    """What is annotated, by class; the most frequent first."""
+def _tables(facts: Mapping[str, Any], counts: Counts) -> list[ClassTable]:
+    """Tables of the kinds of annotation that the store has."""
     beats, statements = facts["beats"], facts["statements"]
     notes = {note: n for note, n in facts["rhythms"].items() if note != CLOSE}
-    rhythms = {name: seconds / 3600 for name, seconds in counts.rhythm_seconds.items()}
-    without, many = facts["records_without_annotations"], sum(statements.values())
+    hours = {name: seconds / 3600 for name, seconds in counts.rhythm_seconds.items()}
+    unannotated = facts["records_without_annotations"]
     tables = (
-        (
+        ClassTable(
             "Annotated beats",
             f"{sum(beats.values()):,} beats"
-            + (f"; {without:,} recordings are not annotated" if without else ""),
+            + (f"; {unannotated:,} recordings are not annotated" if unannotated else ""),
             "Beats", "beats", beats, sum(beats.values()), BEAT_NAMES,
         ),
-        (
+        ClassTable(
             "Rhythms",
-            f"{sum(rhythms.values()):,.1f} annotated hours, by the classes of the rhythm task",
-            "Hours", "rhythm_samples", rhythms if notes else {}, sum(rhythms.values()), _CLASSES,
+            f"{sum(hours.values()):,.1f} annotated hours, by the classes of the rhythm task",
+            "Hours", "rhythm_samples", hours if notes else {}, sum(hours.values()), _RHYTHM_CLASSES,
         ),
-        (
+        ClassTable(
             "Rhythm notes",
             f"{sum(notes.values()):,} notes of the source, each where a rhythm begins",
             "Notes", "rhythms", notes, sum(notes.values()), _note_names(notes),
         ),
-        (
+        ClassTable(
             "Labels of whole recordings",
-            "A recording may have several" if many > facts["records"] else "",
+            "A recording may have several" if sum(statements.values()) > facts["records"] else "",
             "Recordings", "statements", statements, facts["records"],
             CLASS_NAMES if facts["dataset"] == "cinc2017" else {},
         ),
     )  # fmt: skip
-    return [
-        {
-            "title": title,
-            "note": note,
-            "column": column,
-            "rows": [
-                (sign, names.get(sign, ""), n, len(counts.patients_with[kind, sign]), n / total)
-                for sign, n in sorted(found.items(), key=lambda item: (-item[1], item[0]))
-            ],
-        }
-        for title, note, column, kind, found, total, names in tables
-        if found
-    ]
+    return [table for table in tables if table.amounts]
 
 
 def _note_names(notes: Iterable[str]) -> dict[str, str]:
@@ -159,36 +214,39 @@ def _note_names(notes: Iterable[str]) -> dict[str, str]:
     }
 
 
-def _figures(counts: Counts) -> dict[str, Any]:
-    """Histograms, those that have something to show."""
-    figures: dict[str, Any] = {}
+def _figures(counts: Counts) -> dict[str, Markup]:
+    """Histograms of heart rate, length and standard deviation, where the values differ."""
+    figures = {}
     if counts.bpm:
         figures["bpm"] = _histogram(counts.bpm, _BPM, "bpm")
     if counts.seconds and max(counts.seconds) > 1.02 * min(counts.seconds):
         unit, name = _unit(counts.seconds)
         lengths = np.array(counts.seconds) / unit
         figures["length"] = _histogram(lengths, np.linspace(0, lengths.max(), 31), name)
-    std = [value for values in counts.std.values() for value in values if value]
-    if std:
-        many = "recordings" if len(counts.std) == 1 else "leads of recordings"
-        figures["std"] = _histogram(std, _MV, "mV", many, log=True)
+    if counts.all_std:
+        what = "recordings" if len(counts.std) == 1 else "leads of recordings"
+        figures["std"] = _histogram(counts.all_std, _MV, "mV", what, log=True)
     return figures
 
 
 def _unit(seconds: Sequence[float]) -> tuple[int, str]:
-    """What lengths are best told in."""
+    """Unit in which lengths are shown: its seconds and its name."""
     middle = np.median(seconds) if seconds else 0
     return (3600, "h") if middle >= 7200 else (60, "min") if middle >= 120 else (1, "s")
 
 
 def _histogram(
-    values: Any, edges: Any, xlabel: str, ylabel: str = "recordings", log: bool = False
+    values: ArrayLike,
+    edges: NDArray[np.float64],
+    xlabel: str,
+    ylabel: str = "recordings",
+    log: bool = False,
 ) -> Markup:
-    """How many values lie between the edges; those outside of them count at the ends."""
+    """A histogram; values outside of the edges count in the first and last bin."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.2, 2.6), layout="constrained")
         axes = figure.add_subplot(xlabel=xlabel, ylabel=ylabel)
-        axes.hist(np.clip(values, edges[0], edges[-1]), edges, color=BLUES[0], rwidth=0.92)
+        axes.hist(np.clip(values, edges[0], edges[-1]), edges.tolist(), color=BLUES[0], rwidth=0.92)
         axes.grid(visible=False, axis="x")
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))

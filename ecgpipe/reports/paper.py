@@ -10,7 +10,15 @@ from functools import cache
 from typing import NamedTuple
 
 REPEATS = 10  # behind every mean of the paper
-SETS = {"cinc2017": "CinC 2017", "ptbxl": "PTB-XL", "icbeb2018": "ICBEB 2018"}
+DATASETS = {"cinc2017": "CinC 2017", "ptbxl": "PTB-XL", "icbeb2018": "ICBEB 2018"}
+INITIALISATIONS = {
+    "random": "Random weights",
+    "beat": "Beat classification",
+    "rhythm": "Rhythm classification",
+    "heart_rate": "Heart rate classification",
+    "future": "Future prediction",
+    "strodthoff": "Strodthoff et al.",
+}
 
 
 class Score(NamedTuple):
@@ -22,19 +30,42 @@ class Score(NamedTuple):
 
 
 class Start(NamedTuple):
-    """Where a finetuning starts from."""
+    """The initialisation of a finetuning."""
 
     name: str  # random, or the task of the pretraining
     setup: str = "-"  # samples of a frame; of future prediction also context, negatives, offset
 
+    @property
+    def label(self) -> str:
+        """Name in the report."""
+        return INITIALISATIONS.get(self.name, self.name)
+
+    @property
+    def setup_text(self) -> str:
+        """Setup in the report."""
+        if self.name == "future":
+            frame, context, negatives, offset = self.setup.split(",")
+            return f"frame {frame}, context {context}, {negatives} negatives, offset {offset}"
+        return "" if self.setup == "-" else f"frame {self.setup}"
+
 
 class Conditions(NamedTuple):
-    """What a finetuning is done with and on."""
+    """Data set, training share, sampling rate and network of a finetuning."""
 
     dataset: str
-    share: float | None  # of all recordings, for training; None stands for the official folds
-    fs: float  # Hz
+    share: float | None  # of all recordings, for training; None: the official folds
+    fs: float  # Hz; 0: unknown
     depth: int  # layers of the residual network
+
+    @property
+    def dataset_text(self) -> str:
+        """Name of the data set in the report."""
+        return DATASETS.get(self.dataset, self.dataset)
+
+    @property
+    def share_text(self) -> str:
+        """Training share in the report."""
+        return "official folds" if self.share is None else f"{100 * self.share:g} % train"
 
 
 class Column(NamedTuple):
@@ -46,17 +77,27 @@ class Column(NamedTuple):
 
 
 class Table(NamedTuple):
-    """How a table of the paper is laid out."""
+    """A table of the paper."""
 
     number: int
     title: str
-    blocks: tuple[tuple[str, tuple[Column, ...]], ...]  # of columns, each with its heading
+    blocks: dict[str, tuple[Column, ...]]  # columns by the heading above them
     rows: tuple[Start, ...]
-    note: str = ""
+    note: str
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns of all blocks."""
+        return sum(self.blocks.values(), ())
+
+    @property
+    def setups(self) -> bool:
+        """True if an initialisation has rows for several setups."""
+        return len({start.name for start in self.rows}) < len(self.rows)
 
 
 class Cell(NamedTuple):
-    """What the paper says of one initialisation under some conditions."""
+    """The paper's result of an initialisation under some conditions."""
 
     table: int  # the first in which it stands
     scores: dict[str, Score]  # by metric
@@ -106,7 +147,7 @@ heart_rate  .965 .003  .923 .003   .951 .006  .833 .012  .790 .013  .558 .018
 future      .955 .004  .920 .003   .955 .005  .844 .011  .802 .017  .572 .021
 strodthoff  .957 .015  .917 .008   .974 .005  .855 .020  .819 .028  .602 .044
 """
-RELATED = Start("strodthoff")  # no initialisation of the paper's, and nothing to be run here
+RELATED = Start("strodthoff")  # no initialisation of the paper; it cannot be run
 
 _CINC = Conditions("cinc2017", 0.75, 250.0, 18)
 PTBXL = Conditions("ptbxl", None, 250.0, 34)
@@ -119,47 +160,46 @@ _COLUMNS_5 = (
 )
 
 
-def _macro(*columns: tuple[str, Conditions]) -> tuple[tuple[str, tuple[Column, ...]], ...]:
-    return (("", tuple(Column(title, where, "macro_f1") for title, where in columns)),)
+def _macro_f1(columns: dict[str, Conditions]) -> dict[str, tuple[Column, ...]]:
+    """A single block of columns, macro F1 each."""
+    return {"": tuple(Column(title, where, "macro_f1") for title, where in columns.items())}
 
 
 TABLES = (
     Table(
         1,
         "configurations of the pretraining methods",
-        (
-            (
-                "",
-                (
-                    Column("Macro F1", _CINC, "macro_f1"),
-                    Column("F1 Normal", _CINC, "f1_N"),
-                    Column("F1 AF", _CINC, "f1_A"),
-                    Column("F1 Other", _CINC, "f1_O"),
-                    Column("F1 Noisy", _CINC, "f1_~"),
-                ),
-            ),
-        ),
+        {
+            "": tuple(
+                Column(title, _CINC, metric)
+                for title, metric in zip(
+                    ("Macro F1", "F1 Normal", "F1 AF", "F1 Other", "F1 Noisy"),
+                    _METRICS_1,
+                    strict=True,
+                )
+            )
+        },
         tuple(Start(*line.split()[:2]) for line in _TABLE_1.strip().splitlines()),
         "CinC 2017, 75 % for training, 250 Hz, ResNet-18.",
     ),
     Table(
         2,
         "size of the training set",
-        _macro(*((f"{100 * s:g} % train", _CINC._replace(share=s)) for s in (0.25, 0.5, 0.75))),
+        _macro_f1({f"{100 * s:g} % train": _CINC._replace(share=s) for s in (0.25, 0.5, 0.75)}),
         BEST,
         "Macro F1 on CinC 2017, 250 Hz, ResNet-18. The 75 % column is of Table 1.",
     ),
     Table(
         3,
         "sampling rate",
-        _macro(*((f"{fs:g} Hz", _CINC._replace(fs=fs)) for fs in (128.0, 250.0, 300.0))),
+        _macro_f1({f"{fs:g} Hz": _CINC._replace(fs=fs) for fs in (128.0, 250.0, 300.0)}),
         BEST,
         "Macro F1 on CinC 2017, 75 % for training, ResNet-18. The 250 Hz column is of Table 1.",
     ),
     Table(
         4,
         "depth of the network",
-        _macro(*((f"ResNet-{depth}", _CINC._replace(depth=depth)) for depth in (18, 34, 50))),
+        _macro_f1({f"ResNet-{depth}": _CINC._replace(depth=depth) for depth in (18, 34, 50)}),
         BEST,
         "Macro F1 on CinC 2017, 75 % for training, 250 Hz. The ResNet-18 column is of Table 1; of "
         "ResNet-50, future prediction pretrained the first 3 stages only.",
@@ -167,7 +207,7 @@ TABLES = (
     Table(
         5,
         "other downstream sets",
-        ((SETS["ptbxl"], _COLUMNS_5[:2]), (SETS["icbeb2018"], _COLUMNS_5[2:])),
+        {"PTB-XL": _COLUMNS_5[:2], "ICBEB 2018": _COLUMNS_5[2:]},
         (*BEST, RELATED),
         "12 leads, 250 Hz, ResNet-34; PTB-XL by its official folds, 75 % of ICBEB 2018 to train.",
     ),
@@ -178,11 +218,9 @@ TABLES = (
 def cells() -> dict[tuple[Start, Conditions], Cell]:
     """Every result of the paper, by initialisation and conditions."""
     found: dict[tuple[Start, Conditions], Cell] = {}
-    for line in _TABLE_1.strip().splitlines():
-        name, setup, *numbers = line.split()
-        found[Start(name, setup), _CINC] = Cell(
-            1, dict(zip(_METRICS_1, _scores(numbers), strict=True))
-        )
+    for start, line in zip(TABLES[0].rows, _TABLE_1.strip().splitlines(), strict=True):
+        scores = dict(zip(_METRICS_1, _scores(line.split()[2:]), strict=True))
+        found[start, _CINC] = Cell(1, scores)
     for line in _TABLES_2_TO_4.strip().splitlines():
         table, share, fs, depth, *numbers = line.split()
         where = Conditions("cinc2017", float(share), float(fs), int(depth))
@@ -196,37 +234,40 @@ def cells() -> dict[tuple[Start, Conditions], Cell]:
 
 
 def _scores(numbers: list[str]) -> list[Score]:
-    values = [float(number) for number in numbers]
-    return [Score(*pair) for pair in zip(values[::2], values[1::2], strict=True)]
+    """Scores of alternating means and standard deviations."""
+    values = map(float, numbers)
+    return [Score(mean, std) for mean, std in zip(values, values, strict=True)]
 
 
 def start_of(
     initialisation: str, frame: int | None, future: tuple[int, int, int] = (16, 8, 8)
 ) -> Start:
-    """A row of the tables.
+    """The row of the tables for an initialisation.
 
     Parameters
     ----------
     initialisation
         ``random``, ``beat``, ``rhythm``, ``heart_rate`` or ``future``.
     frame
-        Samples of a pretraining frame; without meaning for ``random``.
+        Samples of a pretraining frame; not used for ``random``.
     future
         Context frames, negatives and offset of future prediction.
     """
     if initialisation == "random":
         return Start("random")
     parts = (frame, *future) if initialisation == "future" else (frame,)
-    return Start(initialisation, ",".join(str(part) for part in parts))
+    return Start(initialisation, ",".join(map(str, parts)))
 
 
 def gain(start: Start, conditions: Conditions, metric: str) -> float | None:
     """The paper's gain relative to random weights under the same conditions, as it states gains.
 
-    Of its rounded means, so that the 6.57 % of its abstract are .779 / .731 - 1. None for random
+    Computed from its rounded means: the 6.57 % of its abstract are .779 / .731 - 1. None for random
     weights, and where the paper has no such result.
     """
-    mine, base = (cells().get((s, conditions)) for s in (start, Start("random")))
-    if start in (Start("random"), RELATED) or not (mine and base and metric in mine.scores):
+    pretrained, base = (cells().get((s, conditions)) for s in (start, Start("random")))
+    if start in (Start("random"), RELATED) or not (pretrained and base):
         return None
-    return mine.scores[metric].mean / base.scores[metric].mean - 1
+    if metric not in pretrained.scores:
+        return None
+    return pretrained.scores[metric].mean / base.scores[metric].mean - 1

@@ -1,21 +1,23 @@
-"""Which cell of the paper a run belongs to, and how its protocol differs from the paper's."""
+"""The protocol of a run beside the paper's, and the paper's result under the same conditions."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..config import Future, Network, PretrainSettings, Training
+from ..config import Future, Network, PretrainSettings
 from ..training.outputs import Run
 from ..training.run_description import RunDescription
 from . import paper
 
 
-class Difference(NamedTuple):
+class Point(NamedTuple):
     """One point of the protocol."""
 
-    what: str
+    name: str
     paper: str
-    here: str
+    run: str
     same: bool | None  # None where the paper leaves it open
 
 
@@ -23,9 +25,9 @@ class _Downstream(NamedTuple):
     """The paper's protocol on one downstream set."""
 
     records: int
-    said: str  # the records in words
+    records_text: str
     split: str
-    depth: tuple[int, ...]
+    depths: tuple[int, ...]
     network: str
     input: str
     seconds: float
@@ -47,7 +49,7 @@ _DOWNSTREAM = {
     ),
 }  # fmt: skip
 
-# How frames are labelled: the paper's rule, and others where ``labels.rules`` chooses them.
+# Labels of frames, by task: name, the paper's rule, and the rules of other ``labels.rules``.
 _LABELS: dict[str, tuple[str, str, dict[str, str]]] = {
     "beat": (
         "Beat labels",
@@ -66,215 +68,216 @@ _LABELS: dict[str, tuple[str, str, dict[str, str]]] = {
     ),
 }
 _FRAMES = 42_800_000
-_WHOLE_EPOCHS = 0.03  # by which a number of frames may miss the paper's
-
-
-def is_simulated(run: Run) -> bool:
-    """Whether a run, or the pretraining it started from, saw simulated recordings."""
-    return run.data.simulated or from_simulated(run)
+_FRAMES_TOLERANCE = 0.03  # relative: epochs are of a fixed number of steps
+_FUTURE_SETUPS = [(8, 4, 2), (16, 8, 2), (16, 8, 8), (16, 16, 8)]  # rows of Table 1
+_ATTENTION = {"head": "the root of a head’s width", "model": "the root of the model’s width"}
 
 
 def from_simulated(run: Run) -> bool:
-    """Whether the pretraining that a run started from saw simulated recordings."""
+    """True if the pretraining that a run started from had simulated recordings."""
     return run.upstream is not None and run.upstream.data.simulated
 
 
-def tested_on(run: Run) -> tuple[str, bool]:
-    """The downstream set, and whether it is simulated, whatever the pretraining saw."""
-    return run.dataset, run.data.simulated
-
-
 def conditions(run: Run) -> paper.Conditions:
-    """What a finetuning was done with and on, in the paper's terms."""
-    return paper.Conditions(run.dataset, share(run), run.fs or 0.0, run.finetuning.network.depth)
+    """The conditions of a finetuning, in the paper's terms."""
+    return paper.Conditions(
+        run.dataset, train_share(run), run.fs or 0.0, run.finetuning.network.depth
+    )
 
 
-def share(run: Run) -> float | None:
+def train_share(run: Run) -> float | None:
     """Share of all recordings that a run was trained on; None for all official training folds."""
     given = run.finetuning.train_share
     if given is not None:
-        return round(float(given), 6)
+        return round(given, 6)
     return None if _by_folds(run) else 0.75
 
 
 def _by_folds(run: Run) -> bool:
-    """Whether the set's own folds are the split."""
+    """True if the split is by the official folds of the data set."""
     return run.dataset == "ptbxl" and run.finetuning.official_folds
 
 
 def start(run: Run) -> paper.Start:
-    """Where a finetuning started from, in the paper's terms."""
+    """The initialisation of a finetuning, in the paper's terms."""
     settings = run.upstream and run.upstream.pretraining
     frame, future = (settings.frame, settings.future) if settings else (None, Future())
-    return paper.start_of(run.description.name, frame, _future(future))
+    return paper.start_of(run.description.name, frame, _setup(future))
 
 
-def cell(run: Run) -> paper.Cell | None:
-    """The paper's result under a finetuning run's conditions; none for simulated recordings."""
-    return None if is_simulated(run) else paper.cells().get((start(run), conditions(run)))
-
-
-def differences(run: Run) -> list[Difference]:
-    """A finetuning run's protocol beside the paper's, point by point, the weightiest first.
-
-    On a set that the paper does not have, it is laid beside that on CinC 2017.
-    """
-    s, data, dataset = run.finetuning, run.data, run.dataset
-    theirs = _DOWNSTREAM.get(dataset, _DOWNSTREAM["cinc2017"])
-    records = data.train + data.validation + data.test
-    simulated = data.simulated
-    done, planned = len(run.finished), len(run.repeats)
-    # A smaller training set leaves recordings out, which is no other data set.
-    total = next((i.records for i in run.description.inputs if i.records is not None), records)
-    return [
-        Difference(
-            "Recordings",
-            theirs.said,
-            f"{total:,} of {dataset}" + (", simulated" if simulated else ""),
-            dataset in _DOWNSTREAM and not simulated and total == theirs.records,
-        ),
-        Difference("Repeats", "10", f"{done}" if done == planned else f"{done} of {planned}",
-                   done >= paper.REPEATS),
-        Difference(
-            "Epochs",
-            "at most 200, patience 50",
-            f"at most {s.epochs}, patience {s.patience}",
-            (s.epochs, s.patience) == (200, 50),
-        ),
-        _split(run, theirs),
-        *_upstream(run.upstream),
-        _network(s.network, theirs),
-        Difference(
-            "Input",
-            theirs.input,
-            f"{s.seconds:g} s at {f'{run.fs:g} Hz' if run.fs else 'an unrecorded rate'}",
-            s.seconds == theirs.seconds and run.fs in theirs.rates,
-        ),
-        *_labels(run),
-        Difference("Standardisation", "the whole set",
-                   "the whole set" if s.statistics == "all" else "the training recordings",
-                   s.statistics == "all"),
-        _optimiser("Optimiser", s),
-        *_clip("Gradients", s),
-        Difference("Batch", "by GPU memory", str(s.batch), None),
-        _precision("Precision", run.description),
-    ]  # fmt: skip
-
-
-def _split(run: Run, theirs: _Downstream) -> Difference:
-    """Which shares of all recordings train, validate and test."""
-    s, given = run.finetuning, run.finetuning.train_share
-    if _by_folds(run):
-        part = "" if given is None else f"{100 * given:g} % of all, from "
-        here, same = f"{part}folds 1 to 8; 9; 10", given is None
-    else:
-        shares = (given or 0.75, s.validation_share, s.test_share)
-        here = ", ".join(f"{100 * part:g} %" for part in shares)
-        theirs_too = (0.75,) if run.dataset == "icbeb2018" else (0.25, 0.5, 0.75)
-        same = shares[0] in theirs_too and shares[1:] == (0.05, 0.2)
-        same = same and run.dataset != "ptbxl"
-    return Difference("Train, validation, test", theirs.split, here, same)
-
-
-def _labels(run: Run) -> list[Difference]:
-    """Where the labels are from, on the set that has several versions of them."""
-    if run.dataset in ("ptbxl", "icbeb2018"):
-        count = 12 if run.dataset == "ptbxl" else 9
-        here = f"{len(run.classes)}: {', '.join(run.classes)}"
-        kind = "rhythm statements" if count == 12 else "statements"
-        return [Difference("Classes", f"{count} {kind}", here, len(run.classes) == count)]
-    file = run.data.labels_file
-    return [Difference("Labels", "REFERENCE.csv, version 2 (in its code)",
-                       str(file or "not recorded"), file == "REFERENCE.csv")]  # fmt: skip
-
-
-def _future(future: Future) -> tuple[int, int, int]:
+def _setup(future: Future) -> tuple[int, int, int]:
     return future.context, future.negatives, future.offset
 
 
-def _upstream(run: RunDescription | None) -> list[Difference]:
-    if run is None:
-        return []
-    s, data = run.pretraining, run.data
-    patients = data.train_patients + data.validation_patients
-    held_out = s.validation_share
-    frames = s.epochs * s.steps * s.batch * s.accumulate
-    task = run.name
-    if task == "future":
-        frames *= s.future.context + 1
-    simulated, whole = data.simulated, s.statistics == "all"
+def cell(run: Run) -> paper.Cell | None:
+    """The paper's result under a finetuning's conditions; None for simulated recordings."""
+    if run.data.simulated or from_simulated(run):
+        return None
+    return paper.cells().get((start(run), conditions(run)))
+
+
+def labels(runs: Sequence[Run]) -> list[str]:
+    """A name for each run, with the conditions in which it differs from similar runs."""
+    starts, places = [start(run) for run in runs], [conditions(run) for run in runs]
+    simulated = [" (simulated)" * run.data.simulated for run in runs]
+    pretrained = [
+        f"pretrained on {' + '.join(run.upstream.datasets)}{' (simulated)' * from_simulated(run)}"
+        if run.upstream
+        else ""
+        for run in runs
+    ]
+    datasets = [place.dataset for place in places]
+    # Groups of runs and a condition: it is named where runs of the same group differ in it.
+    named = (
+        ([start.name for start in starts], [start.setup_text for start in starts]),
+        (
+            [""] * len(runs),
+            [f"{p.dataset_text}{s}" for p, s in zip(places, simulated, strict=True)],
+        ),
+        (datasets, pretrained),
+        (datasets, [place.share_text for place in places]),
+        (datasets, [f"{place.fs:g} Hz" if place.fs else "" for place in places]),
+        (datasets, [f"ResNet-{place.depth}" for place in places]),
+    )
+    names = [start.label for start in starts]
+    for groups, values in named:
+        distinct = {pair for pair in zip(groups, values, strict=True) if pair[1]}
+        count = Counter(group for group, _ in distinct)
+        names = [
+            f"{name}, {value}" if value and count[group] > 1 else name
+            for name, group, value in zip(names, groups, values, strict=True)
+        ]
     return [
-        Difference("Pretraining data", "Icentia11k",
-                   " + ".join(run.datasets) + (", simulated" if simulated else ""),
-                   run.datasets == ("icentia11k",) and not simulated),
-        Difference("Pretraining patients", "11,000", f"{patients:,}", patients == 11_000),
-        Difference("Held-out patients", "5 %", f"{100 * held_out:g} %", held_out == 0.05),
-        Difference("Pretraining frames", "42.8 million", _count(frames),
-                   abs(frames / _FRAMES - 1) <= _WHOLE_EPOCHS),
-        Difference("Checkpoints", "every couple of thousand steps", f"every {s.steps:,} steps",
-                   1000 <= s.steps <= 5000),
-        Difference("Pretraining frame", "512, 2048 or 4096 samples at 250 Hz",
-                   f"{s.frame} samples at {s.fs:g} Hz",
-                   s.frame in (512, 2048, 4096) and s.fs == 250),
-        *_of_task(task, s),
-        Difference("Pretraining standardisation", "the whole set",
-                   "the whole set" if whole else "the training patients", whole),
-        _optimiser("Pretraining optimiser", s),
-        *_clip("Pretraining gradients", s),
-        Difference("Pretraining batch", "by GPU memory", str(s.batch), None),
-        _precision("Pretraining precision", run),
+        f"{name} ({run.folder})" if names.count(name) > 1 else name
+        for name, run in zip(names, runs, strict=True)
+    ]
+
+
+def points(run: Run) -> list[Point]:
+    """A finetuning's protocol beside the paper's, the most important points first.
+
+    A data set that the paper does not have is compared with its protocol on CinC 2017.
+    """
+    s, data = run.finetuning, run.data
+    theirs = _DOWNSTREAM.get(run.dataset, _DOWNSTREAM["cinc2017"])
+    done, planned = len(run.finished), len(run.repeats)
+    # The recordings of the data set, of which a smaller training set leaves some out.
+    inputs = [item.records for item in run.description.inputs if item.records is not None]
+    total = inputs[0] if inputs else data.train + data.validation + data.test
+    return [
+        Point("Recordings", theirs.records_text,
+              f"{total:,} of {run.dataset}{', simulated' if data.simulated else ''}",
+              run.dataset in _DOWNSTREAM and not data.simulated and total == theirs.records),
+        Point("Repeats", "10", f"{done}" if done == planned else f"{done} of {planned}",
+              done >= paper.REPEATS),
+        Point("Epochs", "at most 200, patience 50", f"at most {s.epochs}, patience {s.patience}",
+              (s.epochs, s.patience) == (200, 50)),
+        _split(run, theirs),
+        *(_pretraining(run.upstream) if run.upstream else []),
+        _network(s.network, theirs),
+        Point("Input", theirs.input,
+              f"{s.seconds:g} s at {f'{run.fs:g} Hz' if run.fs else 'an unrecorded rate'}",
+              s.seconds == theirs.seconds and run.fs in theirs.rates),
+        _labels(run),
+        Point("Standardisation", "the whole set",
+              "the whole set" if s.statistics == "all" else "the training recordings",
+              s.statistics == "all"),
+        *_computation(run.description),
     ]  # fmt: skip
 
 
-def _of_task(task: str, s: PretrainSettings) -> list[Difference]:
-    """The points of the protocol that depend on what is learnt in pretraining."""
+def _split(run: Run, theirs: _Downstream) -> Point:
+    """Shares of all recordings for training, validation and test."""
+    s, given = run.finetuning, run.finetuning.train_share
+    if _by_folds(run):
+        share = "" if given is None else f"{100 * given:g} % of all, from "
+        text, same = f"{share}folds 1 to 8; 9; 10", given is None
+    else:
+        shares = (given or 0.75, s.validation_share, s.test_share)
+        text = ", ".join(f"{100 * share:g} %" for share in shares)
+        train_shares = {"ptbxl": (), "icbeb2018": (0.75,)}.get(run.dataset, (0.25, 0.5, 0.75))
+        same = shares[0] in train_shares and shares[1:] == (0.05, 0.2)
+    return Point("Train, validation, test", theirs.split, text, same)
+
+
+def _network(network: Network, theirs: _Downstream) -> Point:
+    version = {"pre": "v2", "post": "v1"}[network.order]
+    text = f"ResNet-{network.depth}, {version}"
+    text += f", {network.stages} stages" if network.stages < 4 else ""
+    same = network.depth in theirs.depths and version == "v2" and network.stages == 4
+    return Point("Network", theirs.network, text, same)
+
+
+def _labels(run: Run) -> Point:
+    """The classes; of CinC 2017, which has several versions of its labels, their file."""
+    paper_classes = {"ptbxl": (12, "rhythm statements"), "icbeb2018": (9, "statements")}
+    if run.dataset in paper_classes:
+        count, kind = paper_classes[run.dataset]
+        text = f"{len(run.classes)}: {', '.join(run.classes)}"
+        return Point("Classes", f"{count} {kind}", text, len(run.classes) == count)
+    file = run.data.labels_file
+    return Point("Labels", "REFERENCE.csv, version 2 (in its code)", file or "not recorded",
+                 file == "REFERENCE.csv")  # fmt: skip
+
+
+def _pretraining(run: RunDescription) -> list[Point]:
+    """The protocol of the pretraining that a finetuning started from."""
+    s, data = run.pretraining, run.data
+    patients = data.train_patients + data.validation_patients
+    frames = s.epochs * s.steps * s.batch * s.accumulate
+    if run.name == "future":
+        frames *= s.future.context + 1
+    frames_text = f"{frames / 1e6:.3g} million" if frames >= 1e6 else f"{frames:,}"
+    whole = s.statistics == "all"
+    return [
+        Point("Pretraining data", "Icentia11k",
+              " + ".join(run.datasets) + (", simulated" if data.simulated else ""),
+              run.datasets == ("icentia11k",) and not data.simulated),
+        Point("Pretraining patients", "11,000", f"{patients:,}", patients == 11_000),
+        Point("Held-out patients", "5 %", f"{100 * s.validation_share:g} %",
+              s.validation_share == 0.05),
+        Point("Pretraining frames", "42.8 million", frames_text,
+              abs(frames / _FRAMES - 1) <= _FRAMES_TOLERANCE),
+        Point("Checkpoints", "every couple of thousand steps", f"every {s.steps:,} steps",
+              1000 <= s.steps <= 5000),
+        Point("Pretraining frame", "512, 2048 or 4096 samples at 250 Hz",
+              f"{s.frame} samples at {s.fs:g} Hz", s.frame in (512, 2048, 4096) and s.fs == 250),
+        *_task(run.name, s),
+        Point("Pretraining standardisation", "the whole set",
+              "the whole set" if whole else "the training patients", whole),
+        *(point._replace(name=f"Pretraining {point.name.lower()}") for point in _computation(run)),
+    ]  # fmt: skip
+
+
+def _task(task: str, s: PretrainSettings) -> list[Point]:
+    """The points that depend on the pretraining task."""
     depth, stages = s.network.depth, s.network.stages
     theirs = 3 if (task, depth) == ("future", 50) else 4
-    found = [Difference("Pretrained stages", f"{theirs} of ResNet-{depth}", str(stages),
-                        stages == theirs)]  # fmt: skip
+    found = [Point("Pretrained stages", f"{theirs} of ResNet-{depth}", str(stages),
+                   stages == theirs)]  # fmt: skip
     if task in _LABELS:
-        what, rule, others = _LABELS[task]
-        here = others.get(s.labels.rules, rule)
-        found.append(Difference(what, rule, here, here == rule))
+        name, rule, others = _LABELS[task]
+        text = others.get(s.labels.rules, rule)
+        found.append(Point(name, rule, text, text == rule))
     if task == "future":
-        setup, scale = _future(s.future), s.future.attention_scale
-        rows = [(8, 4, 2), (16, 8, 2), (16, 8, 8), (16, 16, 8)]
-        width = {"head": "the root of a head’s width", "model": "the root of the model’s width"}
+        setup, scale = _setup(s.future), s.future.attention_scale
         found += [
-            Difference("Context, negatives, offset", "16, 8, 8 (or the others of Table 1)",
-                       ", ".join(map(str, setup)), setup in rows),
-            Difference("Attention divided by", width["head"], width[scale], scale == "head"),
+            Point("Context, negatives, offset", "16, 8, 8 (or the others of Table 1)",
+                  ", ".join(map(str, setup)), setup in _FUTURE_SETUPS),
+            Point("Attention divided by", _ATTENTION["head"], _ATTENTION[scale], scale == "head"),
         ]  # fmt: skip
     return found
 
 
-def _network(network: Network, theirs: _Downstream) -> Difference:
-    version = {"pre": "v2", "post": "v1"}[network.order]
-    stages = network.stages
-    here = f"ResNet-{network.depth}, {version}" + (f", {stages} stages" if stages < 4 else "")
-    same = network.depth in theirs.depth and version == "v2" and stages == 4
-    return Difference("Network", theirs.network, here, same)
-
-
-def _optimiser(what: str, settings: Training) -> Difference:
-    o = settings.optimiser
-    values = (o.lr, o.beta1, o.beta2, o.eps)
-    names = ("learning rate", "β1", "β2", "ε")
-    here = "Adam, " + ", ".join(f"{n} {v:g}" for n, v in zip(names, values, strict=True))
-    return Difference(what, "Adam, default hyperparameters", here,
-                      values[:3] == (1e-3, 0.9, 0.999) and values[3] in (1e-7, 1e-8))  # fmt: skip
-
-
-def _clip(what: str, settings: Training) -> list[Difference]:
-    """That gradients are cut, which the paper knows nothing of, where they are."""
-    norm = settings.clip
-    return [Difference(what, "as they are", f"cut to a norm of {norm:g}", False)] if norm else []
-
-
-def _precision(what: str, run: RunDescription) -> Difference:
-    used = run.environment.get("precision", run.settings.precision)
-    return Difference(what, "not stated", used, None)
-
-
-def _count(number: int) -> str:
-    return f"{number / 1e6:.3g} million" if number >= 1e6 else f"{number:,}"
+def _computation(run: RunDescription) -> list[Point]:
+    """Optimiser, gradients, batch and precision."""
+    s, o = run.settings, run.settings.optimiser
+    clip = [Point("Gradients", "as they are", f"cut to a norm of {s.clip:g}", False)]
+    return [
+        Point("Optimiser", "Adam, default hyperparameters",
+              f"Adam, learning rate {o.lr:g}, β1 {o.beta1:g}, β2 {o.beta2:g}, ε {o.eps:g}",
+              (o.lr, o.beta1, o.beta2) == (1e-3, 0.9, 0.999) and o.eps in (1e-7, 1e-8)),
+        *(clip if s.clip else []),
+        Point("Batch", "by GPU memory", str(s.batch), None),
+        Point("Precision", "not stated", run.environment.get("precision", s.precision), None),
+    ]  # fmt: skip

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..errors import EcgpipeError
 from ..files.atomic import write_text
+from ..metrics import single_label
+from ..plots.curves import pretraining_curves
 from ..training.outputs import Run, read_run
-from . import recordings, sections
-from .paper import SETS
-from .results import Row, rows
-from .sentences import headline, problems, to_the_paper
-from .tables import csv_text, markdown_cell, other_tables, paper_tables
-from .text import markdown, plain
+from . import figures, tables
+from .paper import DATASETS
+from .results import Result, pretraining_summary, results, same_test
+from .text import METRICS, NAMED, mean_std, mean_std_n, p_value, percent, render
+
+_SIGNIFICANT = 0.05  # p below which a difference is not put down to chance
 
 
 def write_report(runs: Sequence[Path], out: Path) -> dict[str, Path]:
@@ -45,88 +44,194 @@ def write_report(runs: Sequence[Path], out: Path) -> dict[str, Path]:
     found = [read_run(folder) for folder in dict.fromkeys(run.resolve() for run in runs)]
     if not found:
         raise EcgpipeError("report: no run folders given; name at least one")
-    table = rows([run for run in found if run.description.kind == "finetune"])
-    page = _page(table, [run for run in found if run.description.kind == "pretrain"])
-    stem = out.name.removesuffix(".html")
-    paths = {kind: out.with_name(f"{stem}.{kind}") for kind in ("html", "csv", "md")}
-    texts = {"html": _html(page), "csv": csv_text(table), "md": _markdown(page)}
+    tuned = results([run for run in found if run.description.kind == "finetune"])
+    pretrained = [run for run in found if run.description.kind == "pretrain"]
+    descriptions = tables.descriptions(tuned, pretrained)
+    done = [result for result in tuned if result.scores]
+    datasets = dict.fromkeys(result.conditions.dataset_text for result in tuned)
+    values = {
+        "title": f"ECG classification on {', '.join(datasets)}" if tuned else "Pretraining on ECG",
+        "headline": headline(tuned, pretrained),
+        "problems": problems(tuned, pretrained),
+        "tables": tables.paper_tables(tuned),
+        "others": tables.other_tables(tuned),
+        "comparability": comparability(tuned),
+        "protocol": tables.protocol_table(tuned),
+        "several": [result for result in done if result.run.many_of],
+        "METRICS": METRICS,
+    }
+    html = render(
+        "report.html.j2",
+        **values,
+        learning_curves=figures.learning_curves(tuned),
+        efficiency=figures.label_efficiency(tuned),
+        single=[result for result in done if not result.run.many_of],
+        recordings=figures.recordings(tuned),
+        pretraining=pretrained,
+        pretraining_summary=pretraining_summary,
+        pretraining_curves=pretraining_curves,
+        scores=single_label,
+        provenance=tables.provenance([*descriptions[0], *descriptions[1]]),
+        settings={
+            kind: tables.settings_table(members)
+            for kind, members in zip(("finetuning", "pretraining"), descriptions, strict=True)
+        },
+    )
+    markdown = render("report.md.j2", **values).rstrip() + "\n"
+    texts = {"html": html, "csv": tables.csv_text(tuned), "md": markdown}
+    paths = {kind: out.with_name(f"{out.name.removesuffix('.html')}.{kind}") for kind in texts}
     for kind, path in paths.items():
         write_text(path, texts[kind])
     return paths
 
 
-def _page(table: Sequence[Row], pretrained: Sequence[Run]) -> dict[str, Any]:
-    """Everything the page says, before it is laid out."""
-    done = [row for row in table if row.scores]
-    datasets = dict.fromkeys(row.run.dataset for row in table)
-    on = ", ".join(SETS.get(name, name) for name in datasets)
-    return {
-        "title": f"ECG classification on {on}" if on else "Pretraining on ECG",
-        "headline": headline(table, pretrained),
-        "problems": problems(table, pretrained),
-        "tables": paper_tables(table),
-        "others": other_tables(table),
-        "to_the_paper": to_the_paper(table),
-        "protocol": sections.protocol(table),
-        "courses": sections.course(table),
-        "efficiency": sections.label_efficiency(table),
-        "confusions": [sections.confusion(row) for row in done if not row.run.many_of],
-        "several": [sections.several_classes(row) for row in done if row.run.many_of],
-        "recordings": recordings.sections(table),
-        "pretraining": [sections.pretraining(run) for run in pretrained],
-        "provenance": sections.provenance(table, pretrained),
-    }
+def headline(tuned: Sequence[Result], pretrained: Sequence[Run]) -> list[str]:
+    """The result in a few sentences."""
+    done = [result for result in tuned if result.main in result.scores]
+    if not tuned:
+        finished = [run.folder for run in pretrained if run.finished]
+        return [f"Pretraining only ({', '.join(finished) or 'not finished'}); no finetuning run."]
+    if not done:
+        return ["No repeat has finished yet, so there is no result."]
+    real = [result for result in done if not result.simulated]
+    start = "" if real else "On simulated recordings, which say nothing about patients: "
+    gains = [result for result in done if result.gain(result.main) is not None]
+    sentences = _gains([result for result in gains if result in real] or gains)
+    if not sentences:
+        best = [f"{r.label}: test {NAMED[r.main]} {mean_std_n(r.scores[r.main])}" for r in done]
+        few = len(best) <= 3
+        sentences = ["; ".join(best) + "." if few else f"{len(best)} runs have finished repeats."]
+        if any(result.run.upstream for result in done):
+            sentences.append(
+                "No gain is stated, because there is no run from random weights with the same test "
+                "recordings, sampling rate and settings."
+            )
+        else:
+            sentences.append("There is no finished run from pretrained weights to compare with.")
+    return [start + sentences[0], *sentences[1:], *_beside_the_paper(done)]
 
 
-def _html(page: dict[str, Any]) -> str:
-    environment = Environment(
-        loader=PackageLoader("ecgpipe", "reports"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+def _gains(results: Sequence[Result]) -> list[str]:
+    """A sentence for each gain, or for each data set with more than two."""
+    sentences: list[str] = []
+    for dataset in dict.fromkeys(result.run.dataset for result in results):
+        group = [result for result in results if result.run.dataset == dataset]
+        sentences += map(_gain, group) if len(group) <= 2 else [_several_gains(group)]
+    return sentences
+
+
+def _several_gains(results: Sequence[Result]) -> str:
+    gains = {result: result.gain(result.main) or 0.0 for result in results}
+    best, worst = max(gains, key=gains.__getitem__), min(gains, key=gains.__getitem__)
+    up = sum(gain > 0 for gain in gains.values())
+    changes = [change for r in results if (change := r.to_random(r.main))]
+    sure = [c.difference for c in changes if c.p is not None and c.p < _SIGNIFICANT]
+    gained, lost = sum(d > 0 for d in sure), sum(d < 0 for d in sure)
+    details = [f"changes of {percent(gains[worst])} to {percent(gains[best])}"]
+    details += [f"p\xa0<\xa0.05 in {gained} of the gains"] if up else []
+    details += [f"p\xa0<\xa0.05 in {lost} of the losses"] if lost else []
+    base, name = best.baseline, NAMED[best.main]
+    assert base
+    most = (
+        f", most from {mean_std(base.scores[best.main])} to {mean_std(best.scores[best.main])} "
+        f"({best.label})"
     )
-    return environment.get_template("report.html.j2").render(page)
-
-
-def _markdown(page: dict[str, Any]) -> str:
-    parts = [f"# {plain(page['title'])}\n", *(f"{plain(text)}\n" for text in page["headline"])]
-    parts += ["\n".join(f"- {plain(text)}" for text in page["problems"]) + "\n"] * bool(
-        page["problems"]
+    return (
+        f"{best.conditions.dataset_text}: pretraining raises the test {name} in {up or 'none'} "
+        f"of {len(results)} comparisons with random weights ({'; '.join(details)})"
+        f"{most if up else ''}."
     )
-    for table in page["tables"]:
-        parts.append(f"## Table {table['number']} of the paper: {table['title']}\n")
-        parts.append(f"{table['note']} {table['done']} of {table['cells']} cells have a result.\n")
-        for block in table["blocks"]:
-            parts += [f"**{block['title']}**\n"] if block["title"] else []
-            body = [
-                [
-                    line["label"] + (f"\n{line['setup']}" if line["setup"] else ""),
-                    *(markdown_cell(cell) for cell in line["cells"]),
-                ]
-                for line in block["rows"]
-            ]
-            parts.append(markdown(["", *block["columns"]], body))
-    for table in page["others"]:
-        parts.append(f"## Other runs: {plain(table['title'])}\n")
-        body = [[row["label"], *row["values"]] for row in table["rows"]]
-        parts.append(markdown(["", *table["columns"]], body))
-    for run in page["several"]:
-        parts.append(f"## {plain(run['label'])}\n")
-        parts.append(f"{plain(run['caption'])}\n")
-        parts.append(markdown(["", "test", "threshold"], run["scores"]))
-    if page["protocol"]:
-        parts.append("## Protocol\n")
-        parts += [f"{plain(text)}\n" for text in page["to_the_paper"]]
-        body = [[line["what"], line["paper"], _here(line["here"])] for line in page["protocol"]]
-        parts.append(markdown(["", "paper", "here"], body))
-    return "\n".join(parts)
 
 
-def _here(values: Sequence[dict[str, Any]]) -> str:
-    return "\n".join(
-        value["text"]
-        + (" †" if value["differs"] else "")
-        + (f" ({value['runs']})" if value["runs"] else "")
-        for value in values
+def _gain(result: Result) -> str:
+    change, base = result.to_random(result.main), result.baseline
+    assert change and base
+    ours, theirs = result.scores[result.main], base.scores[result.main]
+    verb = "raises" if change.difference > 0 else "lowers"
+    text = (
+        f"Pretraining ({result.label}) {verb} the test {NAMED[result.main]} from "
+        f"{mean_std_n(theirs).replace('(', '(random weights, ')} to {mean_std_n(ours)}, a relative "
+        f"change of {percent(result.gain(result.main))}."
     )
+    if ours.std is None or theirs.std is None:
+        return text + " With a single repeat the spread between repeats is unknown."
+    if change.p is None:
+        return text
+    verdict = "may be chance" if change.p >= _SIGNIFICANT else "is more than repeats vary"
+    return text + f" That {verdict} (Welch’s test, {p_value(change.p)})."
+
+
+def _beside_the_paper(done: Sequence[Result]) -> list[str]:
+    """How many of the runs that stand in a cell of the paper differ from its number."""
+    changes = [change for result in done if (change := result.to_paper(result.main))]
+    tested = [change.p for change in changes if change.p is not None]
+    if len(tested) < 3:
+        return []
+    return [
+        f"Of {len(tested)} runs that stand in a cell of the paper’s tables, "
+        f"{sum(p < _SIGNIFICANT for p in tested)} differ from it at p\xa0<\xa0.05 (Welch’s test "
+        f"over the repeats; where the paper’s test recordings are another draw, p leaves out that "
+        f"spread)."
+    ]
+
+
+def comparability(tuned: Sequence[Result]) -> list[str]:
+    """Which runs have the protocol of the paper, which do not, and which have no cell."""
+    done = [result for result in tuned if result.main in result.scores]
+    none = [result.label for result in done if result.paper is None]
+    unlike = [result.label for result in done if result.paper and result.differing]
+    alike = [result.label for result in done if result.paper and not result.differing]
+    sentences = (
+        (alike, "{}: the protocol is the same in every point that the paper states."),
+        (unlike, "Not like for like, since the protocols differ in points marked below (†): {}."),
+        (none, "{}: the paper has no result under these conditions."),
+    )
+    return [text.format("; ".join(labels)) for labels, text in sentences if labels]
+
+
+def problems(tuned: Sequence[Result], pretrained: Sequence[Run]) -> list[str]:
+    """What is missing or does not fit together."""
+    known = [run.description.digest for run in pretrained]
+    runs = (
+        ("Simulated recordings", lambda r: r.simulated),
+        ("Pretrained on simulated recordings", lambda r: r.from_simulated),
+    )
+    found = [
+        f"{problem}: {'; '.join(labels)}."
+        for problem, has in runs
+        if (labels := [result.label for result in tuned if has(result)])
+    ]
+    for result in tuned:
+        run = result.run
+        left = [repeat.number for repeat in run.repeats if not repeat.predictions]
+        if left:
+            found.append(
+                f"{result.label}: no predictions of repeat {_numbers(left)}, not finished; its "
+                f"numbers rest on {len(run.finished)} of {len(run.repeats)} repeats."
+            )
+        if not same_test([run]):
+            found.append(f"{result.label}: the repeats were tested on different recordings.")
+    missing = [r.label for r in tuned if r.run.upstream and r.run.upstream.digest not in known]
+    if missing:
+        found.append(
+            "The pretraining run is not part of this report, so its curves are missing: "
+            f"{'; '.join(missing)}."
+        )
+    for dataset in dict.fromkeys(result.run.dataset for result in tuned):
+        done = [r.run for r in tuned if r.run.finished and r.run.dataset == dataset]
+        if all(same_test([run]) for run in done) and not same_test(done):
+            found.append(
+                f"{DATASETS.get(dataset, dataset)}: the runs were tested on different recordings; "
+                "their scores do not compare."
+            )
+    for run in pretrained:
+        if not run.finished:
+            found.append(f"Pretraining {run.folder} has no predictions.csv: not finished.")
+    return found
+
+
+def _numbers(numbers: Sequence[int]) -> str:
+    first, last = numbers[0], numbers[-1]
+    if len(numbers) > 2 and last - first == len(numbers) - 1:
+        return f"{first} to {last}"
+    return ", ".join(map(str, numbers))

@@ -1,9 +1,10 @@
-"""What finetuning runs came to: scores of every repeat, beside the paper's and random weights'."""
+"""Results of finetuning runs: scores, compared with the paper and with random weights."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,15 +15,14 @@ from scipy.stats import ttest_ind_from_stats
 from ..config import HOW
 from ..metrics import multi_label, single_label
 from ..training.outputs import Predictions, Run, read_run
-from . import paper
-from .names import labels
-from .paper import Cell, Conditions, Score, Start
-from .protocol import Difference, cell, conditions, differences, share, start, tested_on
+from . import paper, protocol
+from .paper import Conditions, Score, Start
+from .protocol import Point
+from .text import DASH, METRICS, NAMED, fixed, mean_std, mean_std_n
 
-# What may differ between two runs that are compared: where they start and how they are computed.
-# The training share is compared as it came out, since 0.75 may be written or left to the default.
+# Settings that may differ between compared runs: the initialisation and how a run is computed.
+# The training share is compared by its value, since 0.75 may be given or left to the default.
 _FREE = {"seed", "repeats", "train_share", *HOW}
-_MANY_OF = ("auc", "fmax", "f_beta", "g_beta", "macro_f1")
 
 
 class Comparison(NamedTuple):
@@ -34,65 +34,113 @@ class Comparison(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
-    """One finetuning run."""
+class Result:
+    """The result of one finetuning run."""
 
     run: Run
     label: str
     values: dict[str, list[float]]  # metric -> score of each finished repeat
     thresholds: dict[str, list[float]]  # metric -> threshold of each repeat, where it has one
-    paper: Cell | None
-    differences: tuple[Difference, ...]  # the whole protocol, point by point
-    baseline: Row | None  # the comparable run from random weights
-    scores: dict[str, Score] = field(init=False)
+    points: tuple[Point, ...]  # of the protocol
+    baseline: Result | None  # the comparable run from random weights
 
-    def __post_init__(self) -> None:
-        """Sum the repeats up."""
-        means = {name: spread(values) for name, values in self.values.items()}
-        found = {name: score for name, score in means.items() if score}
-        object.__setattr__(self, "scores", found)
+    @cached_property
+    def start(self) -> Start:
+        """The initialisation."""
+        return protocol.start(self.run)
+
+    @cached_property
+    def conditions(self) -> Conditions:
+        """Data set, training share, sampling rate and network."""
+        return protocol.conditions(self.run)
+
+    @cached_property
+    def paper(self) -> paper.Cell | None:
+        """The paper's result under the same conditions."""
+        return protocol.cell(self.run)
+
+    @cached_property
+    def scores(self) -> dict[str, Score]:
+        """Mean and standard deviation of every metric that has a value."""
+        found = {name: spread(values) for name, values in self.values.items()}
+        return {name: score for name, score in found.items() if score}
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The scores of all classes together, the most important first."""
+        many_of = ("auc", "fmax", "f_beta", "g_beta", "macro_f1")
+        return many_of if self.run.many_of else ("macro_f1",)
 
     @property
     def main(self) -> str:
-        """The score that the run is judged by."""
-        return main_metric(self.run)
+        """The most important score."""
+        return self.metrics[0]
 
     @property
-    def place(self) -> tuple[Start, Conditions]:
-        """The cell of the paper it would stand in."""
-        return start(self.run), conditions(self.run)
+    def simulated(self) -> bool:
+        """True if the recordings of the finetuning are simulated."""
+        return self.run.data.simulated
 
     @property
-    def differing(self) -> list[Difference]:
-        """The points in which the protocol is known to differ from the paper's."""
-        return [point for point in self.differences if point.same is False]
+    def from_simulated(self) -> bool:
+        """True if the recordings of the pretraining are simulated."""
+        return protocol.from_simulated(self.run)
+
+    @property
+    def differing(self) -> list[Point]:
+        """The points in which the protocol differs from the paper's."""
+        return [point for point in self.points if point.same is False]
 
     def to_paper(self, metric: str) -> Comparison | None:
         """Our mean minus the paper's."""
-        ours, theirs = (
-            self.scores.get(metric),
-            self.paper and self.paper.scores.get(metric),
-        )
-        return compare(ours, theirs) if ours and theirs else None
+        return _compare(self.scores, self.paper.scores if self.paper else None, metric)
 
     def to_random(self, metric: str) -> Comparison | None:
         """Our mean minus that from random weights."""
-        ours, base = (
-            self.scores.get(metric),
-            self.baseline and self.baseline.scores.get(metric),
-        )
-        return compare(ours, base) if ours and base else None
+        return _compare(self.scores, self.baseline.scores if self.baseline else None, metric)
 
     def gain(self, metric: str) -> float | None:
-        """Gain relative to random weights, the way the paper states gains."""
+        """Gain relative to random weights, as the paper states gains."""
         change = self.to_random(metric)
-        if change is None or self.baseline is None or not self.baseline.scores[metric].mean:
-            return None
-        return change.difference / self.baseline.scores[metric].mean
+        base = self.baseline.scores[metric].mean if change and self.baseline else 0.0
+        return change.difference / base if change and base else None
 
     def paper_gain(self, metric: str) -> float | None:
         """The paper's own gain under the same conditions."""
-        return paper.gain(*self.place, metric) if self.paper else None
+        return paper.gain(self.start, self.conditions, metric) if self.paper else None
+
+    def confusion(self) -> NDArray[np.int64]:
+        """(classes, classes) counts over all finished repeats; rows are true classes."""
+        matrices = [test.confusion() for test in self.run.scored("test")]
+        return np.asarray(np.sum(matrices, axis=0))
+
+    def class_counts(self) -> NDArray[np.int64]:
+        """(classes, 4) TP, FN, FP and TN at threshold .5, summed over the finished repeats."""
+        total = np.zeros((len(self.run.classes), 4), np.int64)
+        for test in self.run.scored("test"):
+            true, predicted = test.truth(), test.decision()
+            pairs = (true & predicted, true & ~predicted, ~true & predicted, ~true & ~predicted)
+            total += np.stack([pair.sum(0) for pair in pairs], axis=1)
+        return total
+
+    @property
+    def caption(self) -> str:
+        """Numbers of test recordings and repeats."""
+        test, repeats = self.run.scored("test")[0], len(self.run.finished)
+        unlabelled = multi_label.count_unlabelled(test.label) if self.run.many_of else 0
+        without = f", {unlabelled:,} of them without a class; " if self.run.many_of else ", "
+        return f"{len(test.keys):,} test recordings{without}repeats: {repeats}"
+
+    def threshold_text(self, metric: str) -> str:
+        """The threshold of a multi-label score: mean and range over the repeats."""
+        if metric == "macro_f1":
+            return ".5"
+        if metric not in self.thresholds:
+            return DASH
+        values = self.thresholds[metric]
+        split = "test" if metric == "fmax" else "training"
+        mean, low, high = (fixed(float(of(values))) for of in (np.mean, min, max))
+        return f"{mean} ({low} to {high}), {split} recordings"
 
 
 def compare(one: Score, other: Score) -> Comparison:
@@ -116,8 +164,16 @@ def compare(one: Score, other: Score) -> Comparison:
     return Comparison(difference, error, float(p))
 
 
+def _compare(
+    ours: dict[str, Score], others: dict[str, Score] | None, metric: str
+) -> Comparison | None:
+    if not others or metric not in ours or metric not in others:
+        return None
+    return compare(ours[metric], others[metric])
+
+
 def spread(values: Sequence[float]) -> Score | None:
-    """Mean and standard deviation (ddof = 1) of the values that exist; None of none."""
+    """Mean and standard deviation (ddof = 1) without nan; None if there are no values."""
     exist = [value for value in values if not np.isnan(value)]
     if not exist:
         return None
@@ -125,73 +181,81 @@ def spread(values: Sequence[float]) -> Score | None:
     return Score(float(np.mean(exist)), std, len(exist))
 
 
-def main_metric(run: Run) -> str:
-    """The score that a run is judged by: macro F1, or AUC where recordings have several classes."""
-    return "auc" if run.many_of else "macro_f1"
-
-
-def metrics(run: Run) -> tuple[str, ...]:
-    """The scores of all classes together, the weightiest first."""
-    return _MANY_OF if run.many_of else ("macro_f1",)
-
-
-def rows(runs: Sequence[Run]) -> list[Row]:
-    """One row for each finetuning run; gains where a comparable run from random weights is there.
+def results(runs: Sequence[Run]) -> list[Result]:
+    """The result of each finetuning run, with the first comparable run from random weights.
 
     Comparable are runs with the same test recordings and labels, the same sampling rate and the
-    same settings but for seed, number of repeats and where they are computed.
+    same settings except seed, number of repeats and how they are computed.
     """
-    made: dict[int, Row] = {}
-    named = dict(zip(map(id, runs), labels(runs), strict=True))
-    for run in sorted(runs, key=lambda run: not is_random(run)):  # stable; random weights first
-        bases = [row for row in made.values() if is_random(row.run) and _comparable(run, row.run)]
-        base = bases[0] if bases and not is_random(run) else None
-        values, thresholds = _scored(run)
-        points = tuple(differences(run))
-        made[id(run)] = Row(run, named[id(run)], values, thresholds, cell(run), points, base)
-    return [made[id(run)] for run in runs]
+    random: list[Result] = []
+    found: dict[int, Result] = {}
+    labels = dict(zip(map(id, runs), protocol.labels(runs), strict=True))
+    for run in sorted(runs, key=lambda run: run.upstream is not None):  # random weights first
+        bases = [result for result in random if run.upstream and _comparable(run, result.run)]
+        base = bases[0] if bases else None
+        repeats = [_repeat_scores(repeat.predictions, run) for repeat in run.finished]
+        scores, thresholds = ([repeat[i] for repeat in repeats] for i in (0, 1))
+        result = Result(run, labels[id(run)], _by_metric(scores), _by_metric(thresholds),
+                        tuple(protocol.points(run)), base)  # fmt: skip
+        found[id(run)] = result
+        if run.upstream is None:
+            random.append(result)
+    return [found[id(run)] for run in runs]
 
 
-def _scored(run: Run) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Scores and thresholds of the finished repeats, by metric."""
-    found: list[dict[str, float]] = []
-    thresholds: list[dict[str, float]] = []
-    for repeat in run.finished:
-        test = repeat.predictions["test"]
-        if run.many_of:
-            values, at = _many_of(repeat.predictions["train"], test)
-            thresholds.append(at)
-            by_class = {
-                "f1": multi_label.class_f1_many(test.label, test.decision()),
-                "auc": multi_label.class_auc(test.label, test.probability),
-            }
-        else:
-            matrix = test.confusion()
-            values = {"macro_f1": single_label.macro_f1(matrix)}
-            by_class = {"f1": single_label.class_f1(matrix)}
-        for kind, numbers in by_class.items():
-            names = (f"{kind}_{name}" for name in run.classes)
-            values |= dict(zip(names, numbers.tolist(), strict=True))
-        found.append(values)
-    return _transposed(found), _transposed(thresholds)
+def _repeat_scores(
+    predictions: dict[str, Predictions], run: Run
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Scores of one repeat by metric, and thresholds; those of F and G are of the training set."""
+    test, thresholds = predictions["test"], {}
+    if run.many_of:
+        train = predictions["train"]
+        values = multi_label.scores_many_of(test.label, test.probability)
+        thresholds["fmax"] = multi_label.fmax(test.label, test.probability)[1]
+        for metric, score in (("f_beta", multi_label.f_beta), ("g_beta", multi_label.g_beta)):
+            at = multi_label.best_threshold(train.label, train.probability, metric)  # type: ignore[arg-type]
+            thresholds[metric] = at
+            values[metric] = score(test.label, test.probability >= at)
+        by_class = {
+            "f1": multi_label.class_f1_many(test.label, test.decision()),
+            "auc": multi_label.class_auc(test.label, test.probability),
+        }
+    else:
+        matrix = test.confusion()
+        values = {"macro_f1": single_label.macro_f1(matrix)}
+        by_class = {"f1": single_label.class_f1(matrix)}
+    for kind, numbers in by_class.items():
+        names = (f"{kind}_{name}" for name in run.classes)
+        values |= dict(zip(names, numbers.tolist(), strict=True))
+    return values, thresholds
 
 
-def _many_of(train: Predictions, test: Predictions) -> tuple[dict[str, float], dict[str, float]]:
-    """Scores of one repeat and their thresholds; F's and G's are found on the training records."""
-    values = multi_label.scores_many_of(test.label, test.probability)
-    at = {"fmax": multi_label.fmax(test.label, test.probability)[1]}
-    for metric, score in (("f_beta", multi_label.f_beta), ("g_beta", multi_label.g_beta)):
-        at[metric] = multi_label.best_threshold(train.label, train.probability, metric)  # type: ignore[arg-type]
-        values[metric] = score(test.label, test.probability >= at[metric])
-    return values, at
-
-
-def _transposed(repeats: Sequence[dict[str, float]]) -> dict[str, list[float]]:
+def _by_metric(repeats: Sequence[dict[str, float]]) -> dict[str, list[float]]:
     return {name: [repeat[name] for repeat in repeats] for name in (repeats[0] if repeats else ())}
 
 
+def same_test(runs: Sequence[Run]) -> bool:
+    """True if all finished repeats were tested on the same recordings with the same labels."""
+    tests = {
+        frozenset(zip(test.keys, map(str, test.label.tolist()), strict=True))
+        for run in runs
+        for test in run.scored("test")
+    }
+    return len(tests) <= 1
+
+
+def _comparable(one: Run, other: Run) -> bool:
+    pairs = [
+        (run.fs, run.dataset, run.data.simulated, protocol.train_share(run),
+         run.finetuning.model_dump(exclude=_FREE))
+        for run in (one, other)
+    ]  # fmt: skip
+    finished = bool(one.finished and other.finished)
+    return finished and pairs[0] == pairs[1] and same_test([one, other])
+
+
 def outcome(folder: Path) -> dict[str, Any]:
-    """What a run came to, as plain values, from its saved predictions.
+    """The result of a run as plain values, from its saved predictions.
 
     Returns
     -------
@@ -206,54 +270,51 @@ def outcome(folder: Path) -> dict[str, Any]:
         See :func:`ecgpipe.training.outputs.read_run`.
     """
     run = read_run(folder)
-    if run.description.kind == "pretrain":
-        found = [_of_validation(repeat.predictions["validation"]) for repeat in run.finished]
-        values: dict[str, Any] = found[0] if found else {}
-    else:
-        (row,) = rows([run])
-        values = {name: score._asdict() for name, score in row.scores.items()}
+    scores: dict[str, Any] = {}
+    if run.description.kind == "finetune":
+        (result,) = results([run])
+        scores = {name: score._asdict() for name, score in result.scores.items()}
+    elif run.finished:
+        matrix = run.scored("validation")[0].confusion()
+        metrics = (single_label.accuracy, single_label.balanced_accuracy, single_label.macro_f1)
+        scores = {"items": int(matrix.sum()), **{of.__name__: of(matrix) for of in metrics}}
     names = ("kind", "name", "dataset", "digest", "classes")
     facts = {name: run.description.to_json().get(name) for name in names}
-    return {"run": str(folder), **facts, "scores": values}
+    return {"run": str(folder), **facts, "scores": scores}
 
 
-def _of_validation(answers: Predictions) -> dict[str, float]:
-    matrix = answers.confusion()
-    measures = (single_label.accuracy, single_label.balanced_accuracy, single_label.macro_f1)
-    return {"items": int(matrix.sum()), **{of.__name__: of(matrix) for of in measures}}
+def summary(folder: Path) -> str:
+    """The result of a run in one line, from its saved predictions.
+
+    Raises
+    ------
+    EcgpipeError
+        See :func:`ecgpipe.training.outputs.read_run`.
+    """
+    run = read_run(folder)
+    if not run.finished:
+        return f"{folder}: not finished; run its command again"
+    if run.description.kind == "pretrain":
+        return f"{folder}: {pretraining_summary(run)}"
+    (result,) = results([run])
+    first, *others = result.metrics
+    scores = [f"{METRICS[name]} {mean_std(result.scores.get(name))}" for name in others]
+    if not others:
+        scores = [f"{name} {fixed(result.scores[f'f1_{name}'].mean)}" for name in run.classes]
+    return f"{folder}: test {NAMED[first]} {mean_std_n(result.scores[first])}; {', '.join(scores)}"
 
 
-def counts(run: Run) -> NDArray[np.int64]:
-    """(classes, 4) TP, FN, FP and TN at threshold .5, summed over the finished repeats."""
-    total = np.zeros((len(run.classes), 4), np.int64)
-    for test in run.scored("test"):
-        true, answer = test.truth(), test.decision()
-        pairs = ((true & answer), (true & ~answer), (~true & answer), (~true & ~answer))
-        total += np.stack([pair.sum(0) for pair in pairs], axis=1)
-    return total
-
-
-def is_random(run: Run) -> bool:
-    """Whether a finetuning started from random weights."""
-    return run.upstream is None
-
-
-def same_test(runs: Sequence[Run]) -> bool:
-    """Whether all finished repeats were tested on the same recordings with the same labels."""
-    tests = {
-        frozenset(zip(answers.keys, map(str, answers.label.tolist()), strict=True))
-        for run in runs
-        for answers in run.scored("test")
-    }
-    return len(tests) <= 1
-
-
-def _comparable(one: Run, other: Run) -> bool:
-    if not (one.finished and other.finished) or one.fs != other.fs:
-        return False
-    if tested_on(one) != tested_on(other):
-        return False
-    if share(one) != share(other):
-        return False
-    settings = [run.finetuning.model_dump(exclude=_FREE) for run in (one, other)]
-    return settings[0] == settings[1] and same_test([one, other])
+def pretraining_summary(run: Run) -> str:
+    """Scores of a finished pretraining on its validation items."""
+    matrix = run.scored("validation")[0].confusion()
+    accuracy = fixed(single_label.accuracy(matrix))
+    if run.description.name == "future":
+        return (
+            f"{matrix.sum():,} validation contexts: the true future found among {len(matrix)} "
+            f"frames with accuracy {accuracy} (by chance {fixed(1 / len(matrix))})"
+        )
+    return (
+        f"{matrix.sum():,} validation frames: accuracy {accuracy}, balanced "
+        f"accuracy {fixed(single_label.balanced_accuracy(matrix))}, macro F1 "
+        f"{fixed(single_label.macro_f1(matrix))}"
+    )

@@ -1,202 +1,297 @@
-"""Tables of results: the paper's, filled with what was run, the other runs, and all runs as CSV."""
+"""Tables of the report: results beside the paper's, other runs, protocol, settings, and the CSV."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+import pandas as pd
+
+from ..training.outputs import Run
+from ..training.run_description import RunDescription, RunInput
 from . import paper
-from .names import NAMES, sets, setup_text
-from .paper import RELATED, SETS, Column, Conditions, Start, Table
-from .protocol import from_simulated
-from .results import Row, metrics
-from .text import CLASS_NAMES, METRICS, fixed, mean_std, p_value, percent, signed
+from .paper import DATASETS, RELATED, Column, Conditions, Start
+from .results import Comparison, Result
+from .text import CLASS_NAMES, DASH, METRICS, fixed, mean_std, p_value, percent, signed
 
-Filled = dict[tuple[Start, Conditions], Row]
+Filled = dict[tuple[Start, Conditions], Result]
 
 
-def filled(rows: Sequence[Row]) -> Filled:
-    """Which run stands in which cell of the paper; of several for one cell, the first."""
+def filled(results: Sequence[Result]) -> Filled:
+    """The run in each cell of the paper; of several for one cell, the first."""
     found: Filled = {}
-    for row in rows:
-        if row.paper:
-            found.setdefault(row.place, row)
+    for result in results:
+        if result.paper:
+            found.setdefault((result.start, result.conditions), result)
     return found
 
 
-def paper_tables(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Every table of the paper in which a cell has a run, whole, cell by cell."""
-    found = filled(rows)
-    shown = []
-    for table in paper.TABLES:
-        columns = [column for _, block in table.blocks for column in block]
-        used = [found[place] for place in _places(table, columns) if place in found]
-        if used:
-            blocks = [_block(table, title, block, found) for title, block in table.blocks]
-            cells = [cell for block in blocks for line in block["rows"] for cell in line["cells"]]
-            ours = [cell for cell in cells if not cell["related"]]
-            shown.append(
-                {
-                    "number": table.number,
-                    "title": table.title,
-                    "note": table.note,
-                    "blocks": blocks,
-                    "runs": list(dict.fromkeys(used)),
-                    "done": sum(cell["score"] is not None for cell in ours),
-                    "cells": len(ours),
-                }
-            )
-    return shown
+@dataclass(slots=True)
+class Cell:
+    """A cell of a table of the paper: our score, then lines that compare it."""
+
+    score: str | None = None
+    state: str = ""  # number of repeats, or why there is no score
+    differs: bool = False  # the protocol from the paper's
+    lines: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """The cell as lines of text."""
+        first = f"{self.score} ({self.state})" if self.score and self.state else self.state
+        first += " †" if self.differs else ""
+        lines = [first, *(f"{name} {value}" for name, value in self.lines)]
+        return "\n".join(line.strip() for line in lines if line)
 
 
-def _places(table: Table, columns: Sequence[Column]) -> Iterator[tuple[Start, Conditions]]:
-    for start in table.rows:
-        for column in columns:
-            yield start, column.conditions
+@dataclass(frozen=True, slots=True)
+class PaperTable:
+    """A table of the paper with the results of runs."""
 
+    table: paper.Table
+    results: Filled
 
-def _block(table: Table, title: str, columns: Sequence[Column], found: Filled) -> dict[str, Any]:
-    several = len({start.name for start in table.rows}) < len(table.rows)
-    lines = [
-        {
-            "label": NAMES[start.name],
-            "setup": setup_text(start) if several else "",
-            "group": several and [s.name for s in table.rows].index(start.name) == place,
-            "cells": [_cell(start, column, found) for column in columns],
-        }
-        for place, start in enumerate(table.rows)
-    ]
-    return {"title": title, "columns": [column.title for column in columns], "rows": lines}
+    @property
+    def runs(self) -> list[Result]:
+        """The runs that stand in a cell."""
+        places = [(start, column.conditions) for start in self.table.rows
+                  for column in self.table.columns]  # fmt: skip
+        return [self.results[place] for place in places if place in self.results]
 
+    @property
+    def done(self) -> list[bool]:
+        """True for each cell that has a result, without those of related work."""
+        return [self.cell(start, column).score is not None for start in self.table.rows
+                for column in self.table.columns if start != RELATED]  # fmt: skip
 
-def _cell(start: Start, column: Column, found: Filled) -> dict[str, Any]:
-    """One cell: our score and how many repeats it rests on, then lines that compare it."""
-    row = found.get((start, column.conditions))
-    theirs = paper.cells()[start, column.conditions].scores[column.metric]
-    cell: dict[str, Any] = {
-        "column": column.title,
-        "related": start == RELATED,
-        "score": None,
-        "state": "" if start == RELATED else "not run",
-        "differs": False,
-        "lines": [("Paper", mean_std(theirs))],
-    }
-    if row is None:
+    def cell(self, start: Start, column: Column) -> Cell:
+        """Our score, the paper's, their difference, and the gains over random weights."""
+        result = self.results.get((start, column.conditions))
+        theirs = paper.cells()[start, column.conditions].scores[column.metric]
+        cell = Cell(lines=[("Paper", mean_std(theirs))])
+        if result is None:
+            cell.state = "" if start == RELATED else "not run"
+            return cell
+        done, planned = len(result.run.finished), len(result.run.repeats)
+        cell.state = f"n = {done}" if done == planned else f"{done} of {planned} finished"
+        change = result.to_paper(column.metric)
+        if change is None:
+            return cell
+        cell.score = mean_std(result.scores[column.metric])
+        cell.differs = bool(result.differing)
+        error = "" if change.error is None else f"\xa0±\xa0{fixed(change.error)}"
+        cell.lines.append(("Diff.", _with_p(signed(change.difference) + error, change)))
+        theirs_gain = paper.gain(start, column.conditions, column.metric)
+        if theirs_gain is not None:
+            cell.lines += [
+                ("Gain", _gain(result, column.metric)),
+                ("", f"paper {percent(theirs_gain)}"),
+            ]
         return cell
-    done, planned = len(row.run.finished), len(row.run.repeats)
-    cell["state"] = f"n = {done}" if done == planned else f"{done} of {planned} finished"
-    change = row.to_paper(column.metric)
-    if change is None:
-        return cell
-    cell["score"] = mean_std(row.scores[column.metric])
-    cell["differs"] = bool(row.differing)
-    error = "" if change.error is None else f"\xa0±\xa0{fixed(change.error)}"
-    cell["lines"].append(("Diff.", _join(signed(change.difference) + error, p_value(change.p))))
-    theirs_gain = paper.gain(start, column.conditions, column.metric)
-    if theirs_gain is not None:
-        change = row.to_random(column.metric)
-        tested = p_value(change.p) if change else ""
-        cell["lines"] += [
-            ("Gain", _join(percent(row.gain(column.metric)), tested)),
-            ("", f"paper {percent(theirs_gain)}"),
-        ]
-    return cell
 
 
-def _join(*parts: str) -> str:
-    return ", ".join(part for part in parts if part)
+def _with_p(text: str, change: Comparison | None) -> str:
+    p = p_value(change.p) if change else ""
+    return f"{text}, {p}" if p else text
 
 
-def other_tables(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def _gain(result: Result, metric: str) -> str:
+    return _with_p(percent(result.gain(metric)), result.to_random(metric))
+
+
+def paper_tables(results: Sequence[Result]) -> list[PaperTable]:
+    """The tables of the paper in which a cell has a run."""
+    found = filled(results)
+    return [shown for table in paper.TABLES if (shown := PaperTable(table, found)).runs]
+
+
+@dataclass(frozen=True, slots=True)
+class OtherRuns:
+    """Results on a data set that stand in no cell of the paper."""
+
+    title: str
+    columns: list[str]
+    rows: list[tuple[str, list[str]]]  # label, values
+    same_cell: list[str]  # labels of runs whose cell of the paper has another run
+
+
+def other_tables(results: Sequence[Result]) -> list[OtherRuns]:
     """The runs that stand in no cell of the paper, a table for each data set."""
-    placed = set(filled(rows).values())
-    groups: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        if row not in placed:
-            groups.setdefault((row.run.dataset, *row.run.classes), []).append(row)
+    placed = set(filled(results).values())
+    groups: dict[tuple[str, ...], list[Result]] = {}
+    for result in results:
+        if result not in placed:
+            groups.setdefault((result.run.dataset, *result.run.classes), []).append(result)
     tables = []
     for (dataset, *classes), members in groups.items():
-        many = members[0].run.many_of
-        names = [*metrics(members[0].run), *([] if many else [f"f1_{name}" for name in classes])]
-        tables.append(
-            {
-                "title": SETS.get(dataset, dataset),
-                "columns": ["Repeats", *map(metric_text, names), "Gain over random"],
-                "rows": [_flat(row, names) for row in members],
-                "twice": [row.label for row in members if row.paper],
-            }
-        )
+        metrics = list(members[0].metrics)
+        if not members[0].run.many_of:
+            metrics += [f"f1_{name}" for name in classes]
+        rows = [
+            (
+                result.label,
+                [
+                    f"{len(result.run.finished)} of {len(result.run.repeats)}",
+                    *(mean_std(result.scores.get(name)) for name in metrics),
+                    _gain(result, result.main),
+                ],
+            )
+            for result in members
+        ]
+        columns = ["Repeats", *map(metric_text, metrics), "Gain over random"]
+        same_cell = [result.label for result in members if result.paper]
+        tables.append(OtherRuns(DATASETS.get(dataset, dataset), columns, rows, same_cell))
     return tables
 
 
-def _flat(row: Row, names: Sequence[str]) -> dict[str, Any]:
-    change = row.to_random(row.main)
-    gain = _join(percent(row.gain(row.main)), p_value(change.p) if change else "")
-    repeats = f"{len(row.run.finished)} of {len(row.run.repeats)}"
-    values = [repeats, *(mean_std(row.scores.get(name)) for name in names), gain]
-    return {"label": row.label, "values": values}
-
-
 def metric_text(name: str) -> str:
-    """A score's name in words."""
+    """Name of a score in the report."""
     kind, _, of = name.partition("_")
     if name in METRICS or kind not in ("f1", "auc"):
         return METRICS.get(name, name)
-    known = f"{CLASS_NAMES[of]} ({of})" if of in CLASS_NAMES else of
-    return f"{METRICS.get(kind, kind.upper())} {known}"
-
-
-def csv_text(rows: Sequence[Row]) -> str:
-    """All runs with unrounded numbers, one line each, empty where there is no number."""
-    lines = [_groups(row) for row in rows]
-    columns = list(
-        dict.fromkeys(
-            name for groups in zip(*lines, strict=True) for group in groups for name in group
-        )
+    return (
+        f"{kind.upper()} {CLASS_NAMES[of]} ({of})" if of in CLASS_NAMES else f"{kind.upper()} {of}"
     )
-    out = io.StringIO()
-    writer = csv.DictWriter(out, columns, restval="", lineterminator="\n")
-    if columns:
-        writer.writeheader()
-    for groups in lines:
-        writer.writerow({name: _plain(v) for group in groups for name, v in group.items()})
-    return out.getvalue()
 
 
-def _groups(row: Row) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A value of some runs."""
+
+    text: str
+    runs: str  # labels; empty for all runs
+    differs: bool  # from the paper
+
+
+def _group(values: Sequence[tuple[str, str, bool]]) -> list[Value]:
+    """Group runs by value; a value shared by all runs is listed without names.
+
+    The most frequent value comes last, with "the others" if these are more than 3.
+    """
+    groups: dict[tuple[str, bool], list[str]] = {}
+    for label, text, differs in values:
+        groups.setdefault((text, differs), []).append(label)
+    if len(groups) == 1:
+        return [Value(text, "", differs) for text, differs in groups]
+    most = max(groups, key=lambda value: len(groups[value]))
+    return [
+        Value(
+            text,
+            "the others" if (text, differs) == most and len(runs) > 3 else "; ".join(runs),
+            differs,
+        )
+        for (text, differs), runs in sorted(groups.items(), key=lambda item: item[0] == most)
+    ]
+
+
+def protocol_table(results: Sequence[Result]) -> list[tuple[str, str, list[Value]]]:
+    """Points of the protocol: name, the paper's choice, the runs' choices."""
+    points: dict[tuple[str, str], list[tuple[str, str, bool]]] = {}
+    for result in results:
+        for point in result.points:
+            value = (result.label, point.run, point.same is False)
+            points.setdefault((point.name, point.paper), []).append(value)
+    return [(name, theirs, _group(values)) for (name, theirs), values in points.items()]
+
+
+Named = tuple[str, RunDescription]
+
+
+def descriptions(
+    results: Sequence[Result], pretrained: Sequence[Run]
+) -> tuple[list[Named], list[Named]]:
+    """Labelled finetunings and pretrainings, with those known only from their finetuning."""
+    tuned = [(result.label, result.run.description) for result in results]
+    known = [(f"Pretraining {run.folder}", run.description) for run in pretrained]
+    for label, description in tuned:
+        upstream = description.upstream
+        if upstream and all(upstream.digest != other.digest for _, other in known):
+            known.append((f"Pretraining of {label}", upstream))
+    return tuned, known
+
+
+def settings_table(runs: Sequence[Named]) -> list[tuple[str, list[Value]]]:
+    """Settings of runs: key, values."""
+    flat = [(label, dict(_flatten(run.settings.model_dump()))) for label, run in runs]
+    keys = dict.fromkeys(key for _, tree in flat for key in tree)
+    return [
+        (key, _group([(label, tree.get(key, DASH), False) for label, tree in flat])) for key in keys
+    ]
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Leaves of nested settings as text, by dotted key."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            number = f"{value:g}" if isinstance(value, float) else str(value)
+            yield prefix + key, DASH if value is None else number
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What runs were computed with and from."""
+
+    environment: tuple[tuple[str, str], ...]
+    versions: tuple[tuple[str, str], ...]
+    inputs: tuple[RunInput, ...]
+    notes: tuple[str, ...]
+
+
+def provenance(runs: Sequence[Named]) -> dict[Provenance, list[Named]]:
+    """Group runs by environment, versions, inputs and notes."""
+    groups: dict[Provenance, list[Named]] = {}
+    for label, run in runs:
+        environment, versions = tuple(run.environment.items()), tuple(run.versions.items())
+        key = Provenance(environment, versions, tuple(run.inputs), tuple(run.data.notes))
+        groups.setdefault(key, []).append((label, run))
+    return groups
+
+
+def csv_text(results: Sequence[Result]) -> str:
+    """All runs with unrounded numbers, one line each, empty where there is no number."""
+    if not results:
+        return ""
+    groups = zip(*map(_csv_groups, results), strict=True)
+    table = pd.concat([pd.DataFrame(list(group)) for group in groups], axis=1)
+    return str(table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+
+
+def _csv_groups(result: Result) -> list[dict[str, Any]]:
     """A run's line of the CSV, in groups of columns that stay together."""
-    run, up, place = row.run, row.run.upstream, row.place[1]
-    overall = metrics(run)
-    theirs = row.paper.scores if row.paper else {}
-    compared = dict.fromkeys([*overall, *theirs])
-    means: dict[str, Any] = {}
-    for name in dict.fromkeys([*overall, *row.values]):
-        score = row.scores.get(name)
+    run, up, place = result.run, result.run.upstream, result.conditions
+    theirs = result.paper.scores if result.paper else {}
+    means: dict[str, float | None] = {}
+    for name in dict.fromkeys([*result.metrics, *result.values]):
+        score = result.scores.get(name)
         means |= {name: score and score.mean, f"{name}_std": score and score.std}
-    beside: dict[str, Any] = {"paper_table": row.paper.table if row.paper else None}
-    for name in compared:
-        score, change, gain = theirs.get(name), row.to_paper(name), row.to_random(name)
-        beside |= {
+    compared: dict[str, float | None] = {
+        "paper_table": result.paper.table if result.paper else None
+    }
+    for name in dict.fromkeys([*result.metrics, *theirs]):
+        score, change = theirs.get(name), result.to_paper(name)
+        gain = result.to_random(name)
+        compared |= {
             f"paper_{name}": score and score.mean,
             f"paper_{name}_std": score and score.std,
             f"difference_{name}": change and change.difference,
             f"difference_{name}_se": change and change.error,
             f"difference_{name}_p": change and change.p,
-            f"gain_{name}": row.gain(name),
+            f"gain_{name}": result.gain(name),
             f"gain_{name}_p": gain and gain.p,
-            f"paper_gain_{name}": row.paper_gain(name),
+            f"paper_gain_{name}": result.paper_gain(name),
         }
     return [
         {
             "run": run.folder,
             "initialisation": run.description.name,
-            "dataset": sets(run.description),
-            "simulated": "yes" if run.data.simulated else "no",
-            "pretraining_data": sets(up) if up else "",
-            "pretraining_simulated": ("yes" if from_simulated(run) else "no") if up else "",
-            "pretraining_setup": row.place[0].setup.strip("-"),
+            "dataset": run.dataset,
+            "simulated": "yes" if result.simulated else "no",
+            "pretraining_data": " + ".join(up.datasets) if up else "",
+            "pretraining_simulated": ("yes" if result.from_simulated else "no") if up else "",
+            "pretraining_setup": result.start.setup.strip("-"),
             "train_share": "official folds" if place.share is None else place.share,
             "fs": place.fs or None,
             "depth": place.depth,
@@ -206,29 +301,13 @@ def _groups(row: Row) -> list[dict[str, Any]]:
         means,
         {
             f"threshold_{name}_{end}": value
-            for name, values in row.thresholds.items()
+            for name, values in result.thresholds.items()
             for end, value in (
                 ("mean", sum(values) / len(values)),
                 ("min", min(values)),
                 ("max", max(values)),
             )
         },
-        beside,
-        {"differs_from_paper_in": "; ".join(point.what for point in row.differing)},
+        compared,
+        {"differs_from_paper_in": "; ".join(point.name for point in result.differing)},
     ]
-
-
-def _plain(value: Any) -> Any:
-    if value is None:
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else value
-
-
-def markdown_cell(cell: dict[str, Any]) -> str:
-    """A cell of a paper's table as lines of text."""
-    first = cell["score"] or ""
-    if cell["state"]:
-        first += f" ({cell['state']})" if first else cell["state"]
-    first += " †" if cell["differs"] else ""
-    lines = [f"{name} {value}".strip() for name, value in cell["lines"]]
-    return "\n".join([first, *lines] if first else lines)

@@ -1,8 +1,11 @@
-"""Numbers and tables as text, the way the paper prints them."""
+"""Numbers, tables and pages as text, in the notation of the paper."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from .paper import Score
 
@@ -25,11 +28,16 @@ def mean_std(score: Score | None) -> str:
     return fixed(score.mean) + ("" if score.std is None else f"\xa0±\xa0{fixed(score.std)}")
 
 
+def mean_std_n(score: Score) -> str:
+    """Mean and deviation with the number of repeats."""
+    return f"{mean_std(score)} ({score.n} repeat{'s' if score.n > 1 else ''})"
+
+
 def fixed(value: float | None) -> str:
     """Three decimals without the leading zero, or a dash."""
     if value is None or value != value:
         return DASH
-    text = f"{value:z.3f}"  # z: nothing is no less than nothing
+    text = f"{value:z.3f}"  # z: no minus sign before zero
     return text.replace("0.", ".", 1) if abs(value) < 0.9995 else text
 
 
@@ -57,18 +65,33 @@ def p_value(p: float | None) -> str:
     return f"p\xa0=\xa0{shown.removeprefix('0')}"
 
 
-def markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; what would end a cell or be a tag is made harmless, lines stay lines."""
-    lines = [header, ["---"] * len(header), *body]
-    return "".join("| " + " | ".join(map(_cell, line)) + " |\n" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return "<br>".join(plain(line) for line in text.split("\n"))
-
-
 def plain(text: str) -> str:
-    """Text for Markdown: on one line, and neither a column's end nor a tag in it."""
+    """Escape text for Markdown: one line without tags, ends of table cells and strikethrough."""
     text = text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
-    text = text.replace("~", "\\~")  # two of them would strike out what is between them
-    return " ".join(text.splitlines())
+    return " ".join(text.replace("~", "\\~").splitlines())
+
+
+def markdown_cell(text: str) -> str:
+    """Escape a cell of a Markdown table; its lines stay lines."""
+    return "<br>".join(map(plain, text.split("\n")))
+
+
+def markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A Markdown table of plain text."""
+    head, *rows = (" | ".join(map(markdown_cell, row)) for row in (header, *body))
+    rule = " | ".join(["---"] * len(header))
+    return "".join(f"| {line} |\n" for line in (head, rule, *rows))
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill a template of this folder; in HTML, values are escaped."""
+    environment = Environment(
+        loader=PackageLoader("ecgpipe", "reports"),
+        autoescape=select_autoescape(["html.j2"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters = (mean_std, fixed, plain, markdown_cell)
+    environment.filters |= {of.__name__: of for of in filters}
+    return environment.get_template(template).render(values)

@@ -1,0 +1,241 @@
+"""Figures of the report: learning curves, label efficiency, and recordings as ECG plots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from ..plots import curves
+from ..training.outputs import Example, Run
+from . import paper
+from .paper import BEST, INITIALISATIONS, Conditions, Start
+from .results import Result
+from .text import CLASS_NAMES, NAMED
+
+MISJUDGED, EXAMPLES = 6, 4  # recordings of a data set, at the most
+_MISJUDGED_ROWS, _EXAMPLE_ROWS = 3, 1  # of 10 s, of a recording
+_COLUMNS = 5  # classes whose probability is shown, and all true ones
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """Plots with a title."""
+
+    title: str
+    plots: list[Markup]
+    paper: bool = False  # results of the paper are drawn as well,
+    paper_differs: bool = False  # which are of another sampling rate or network
+
+
+def _grouped(results: Sequence[Result], key: Callable[[Result], Any]) -> list[list[Result]]:
+    """Results with the same key together, in the order of the first ones."""
+    groups: dict[Any, list[Result]] = {}
+    for result in results:
+        groups.setdefault(key(result), []).append(result)
+    return list(groups.values())
+
+
+def _title(result: Result, *parts: str) -> str:
+    """Data set and conditions of a figure."""
+    simulated = "simulated" if result.simulated else ""
+    return ", ".join(part for part in (result.conditions.dataset_text, *parts, simulated) if part)
+
+
+def learning_curves(results: Sequence[Result]) -> list[Figure]:
+    """Validation macro F1 by epoch: a plot for each pretraining, with random weights."""
+    figures = []
+    for group in _grouped(results, lambda result: (result.conditions, result.simulated)):
+        lines = [(result.run.upstream, curve) for result in group if (curve := _curve(result))]
+        if lines:
+            random = next((curve for upstream, curve in lines if not upstream), None)
+            pretrained = [curve for upstream, curve in lines if upstream]
+            plots = curves.panels(pretrained, random, "validation macro F1")
+            place = group[0].conditions
+            rate = f"{place.fs:g} Hz" if place.fs else ""
+            title = _title(group[0], place.share_text, rate, f"ResNet-{place.depth}")
+            figures.append(Figure(title, [Markup(svg) for svg in plots]))
+    return figures
+
+
+def _curve(result: Result) -> curves.Curve | None:
+    histories = [repeat.history.get("validation_macro_f1") for repeat in result.run.finished]
+    repeats = [values for values in histories if values is not None and len(values)]
+    label = result.start.label + " (simulated)" * result.from_simulated
+    colour = curves.BLUES[0] if result.run.upstream else curves.REDS[0]
+    return curves.Curve(label, colour, repeats) if repeats else None
+
+
+def label_efficiency(results: Sequence[Result]) -> list[Figure]:
+    """The main score by number of training recordings, where there are several numbers."""
+    figures = []
+    done = [result for result in results if result.scores]
+    for group in _grouped(done, lambda r: (r.conditions._replace(share=None), r.simulated)):
+        if len({result.conditions.share for result in group}) < 2:
+            continue
+        series = [
+            _series(members)
+            for members in _grouped(group, lambda result: (result.start, result.from_simulated))
+        ]
+        place, metric = group[0].conditions, group[0].main
+        has_paper = any(line.paper for line in series)
+        figures.append(
+            Figure(
+                _title(group[0], f"{place.fs:g} Hz", f"ResNet-{place.depth}"),
+                [Markup(curves.efficiency(series, f"test {NAMED[metric]}"))],
+                has_paper,
+                has_paper and (place.fs, place.depth) != (250, 18),
+            )
+        )
+    return figures
+
+
+def _series(results: Sequence[Result]) -> curves.Series:
+    """One initialisation at several numbers of training recordings; of several runs the first."""
+    first, points = results[0], dict[int, tuple[float, float]]()
+    for result in results:
+        score = result.scores[result.main]
+        points.setdefault(result.run.data.train, (score.mean, score.std or 0.0))
+    start = first.start
+    label = start.label
+    if start.setup_text and start not in BEST:
+        label += f", {start.setup_text}"
+    label += " (simulated)" * first.from_simulated
+    simulated = first.simulated or first.from_simulated
+    theirs = [] if simulated or first.run.dataset != "cinc2017" else _table_2(start)
+    ours = [(n, *point) for n, point in sorted(points.items())]
+    return curves.Series(label, curves.colour_of(start.name), ours, theirs)
+
+
+def _table_2(start: Start) -> list[tuple[int, float, float]]:
+    """The paper's macro F1 by number of training recordings."""
+    found = []
+    for share in (0.25, 0.5, 0.75) if start in BEST else ():
+        score = paper.cells()[start, Conditions("cinc2017", share, 250.0, 18)].scores["macro_f1"]
+        found.append((round(share * 8528), score.mean, score.std or 0.0))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """The predictions of all repeats of some runs for one recording."""
+
+    label: str  # initialisation
+    probability: NDArray[np.float64]  # (repeats, classes)
+    wrong: NDArray[np.bool_]  # (repeats,)
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A test recording with the predictions for it."""
+
+    example: Example
+    run: Run  # one that has it
+    truth: NDArray[np.bool_] | None  # (classes,); None if no finished repeat has tested it
+    predicted: list[Predicted]
+
+    @property
+    def probability(self) -> NDArray[np.float64]:
+        """(classes,) means over all repeats of all runs."""
+        mean: NDArray[np.float64] = np.concatenate([p.probability for p in self.predicted]).mean(0)
+        return mean
+
+    @property
+    def true_probability(self) -> float:
+        """Mean probability of the true class, 0 to 1; untested recordings come last.
+
+        With many labels, the product over them of the mean probability of the right answer: the
+        rule of :func:`ecgpipe.training.examples.save_misjudged`.
+        """
+        if self.truth is None:
+            return 1.0
+        p = self.probability
+        right = np.where(self.truth, p, 1 - p) if self.run.many_of else p[self.truth]
+        return float(right.prod())
+
+    @property
+    def true_text(self) -> str:
+        """The true classes."""
+        if self.truth is None:
+            return "not tested"
+        names = [self.run.classes[i] for i in np.flatnonzero(self.truth)]
+        known = (f"{n} ({CLASS_NAMES[n]})" if n in CLASS_NAMES else n for n in names)
+        return ", ".join(known) or "no class"
+
+    @property
+    def wrong_text(self) -> str:
+        """The number of wrong repeats."""
+        wrong = np.concatenate([p.wrong for p in self.predicted])
+        return f"{wrong.sum()} of {len(wrong)} repeats wrong"
+
+    @property
+    def columns(self) -> list[int]:
+        """Classes whose probability is shown: all true ones, then the most probable ones."""
+        assert self.truth is not None
+        order = np.lexsort((-self.probability, ~self.truth))
+        return sorted(order[: max(_COLUMNS, int(self.truth.sum()))].tolist())
+
+    def chosen(self, probability: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """(classes,) True for the classes that mean probabilities predict."""
+        if self.run.many_of:
+            return np.asarray(probability >= 0.5)
+        return np.asarray(probability == probability.max())
+
+    def plot(self, rows: int) -> Markup:
+        """The first rows of 10 s as an ECG plot."""
+        return Markup(curves.strip(self.example, rows))
+
+
+@dataclass(frozen=True, slots=True)
+class Recordings:
+    """The recordings of a data set that are drawn."""
+
+    title: str  # empty if there is only one data set
+    many: bool  # a recording has any number of classes
+    misjudged: list[Recording]  # worst first
+    examples: list[Recording]
+
+
+def recordings(results: Sequence[Result]) -> list[Recordings]:
+    """The recordings of every data set: worst first, then examples.
+
+    Every run has kept those on which its own repeats were furthest from the truth; of all these
+    the worst over all repeats of all runs are drawn, by the same rule.
+    """
+    groups = _grouped(results, lambda r: (r.run.dataset, r.simulated, r.run.fs, *r.run.classes))
+    found = []
+    for group in groups:
+        run = group[0].run
+        title = _title(group[0], f"{run.fs:g} Hz" if run.fs else "") if len(groups) > 1 else ""
+        worst = {e.key: _recording(e, group) for r in group for e in r.run.misjudged}
+        others = {e.key: _recording(e, group) for r in group for e in r.run.examples
+                  if e.key not in worst}  # fmt: skip
+        ranked = sorted(worst.values(), key=lambda item: (item.true_probability, item.example.key))
+        section = Recordings(title, run.many_of, ranked[:MISJUDGED], [*others.values()][:EXAMPLES])
+        if section.misjudged or section.examples:
+            found.append(section)
+    return found
+
+
+def _recording(example: Example, results: Sequence[Result]) -> Recording:
+    """A recording with every finished repeat's prediction, by initialisation."""
+    truth: NDArray[np.bool_] | None = None
+    found: dict[str, list[tuple[NDArray[np.float64], bool]]] = {}
+    for result in results:
+        for test in result.run.scored("test"):
+            row = test.place.get(example.key)
+            if row is not None:
+                truth = test.truth()[row]
+                wrong = bool((test.decision()[row] != truth).any())
+                name = result.run.description.name
+                found.setdefault(name, []).append((test.probability[row], wrong))
+    predicted = [
+        Predicted(INITIALISATIONS.get(name, name), np.array([p for p, _ in repeats]),
+                  np.array([wrong for _, wrong in repeats]))
+        for name, repeats in found.items()
+    ]  # fmt: skip
+    return Recording(example, results[0].run, truth, predicted)
