@@ -158,19 +158,20 @@ def read_marks(
         raise BadRecord(
             f"{name}: a mark at sample {rows[-1][0]:,} of {samples:,}; fetch both files again"
         )
-    found_beats = [(at, symbol) for at, symbol, _ in rows if symbol != "+"]
-    found_rhythms = [(at, note) for at, symbol, note in rows if symbol == "+"]
+    beat_rows = [(at, symbol) for at, symbol, _ in rows if symbol != "+"]
+    rhythm_rows = [(at, note) for at, symbol, note in rows if symbol == "+"]
     return (
-        _labelled(name, "label", found_beats, beats),
-        _labelled(name, "rhythm note", found_rhythms, rhythms),
+        _labelled(beat_rows, beats, f"{name}: unknown label", "known beats"),
+        _labelled(rhythm_rows, rhythms, f"{name}: unknown rhythm note", "known"),
     )
 
 
-def _labelled(name: str, kind: str, rows: list[tuple[int, str]], known: Sequence[str]) -> Marks:
+def _labelled(
+    rows: list[tuple[int, str]], known: Sequence[str], error: str, listed_as: str
+) -> Marks:
     """Marks from samples and symbols; labels are positions in ``known``."""
     label_of = {symbol: label for label, symbol in enumerate(known)}
     if unknown := {symbol for _, symbol in rows} - label_of.keys():
-        raise BadRecord(
-            f"{name}: unknown {kind} {', '.join(sorted(unknown))}; known: {' '.join(known)}"
-        )
+        names = ", ".join(sorted(unknown))
+        raise BadRecord(f"{error} {names}; {listed_as}: {' '.join(known)}")
     return Marks.of([at for at, _ in rows], [label_of[symbol] for _, symbol in rows])
