@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -73,3 +74,27 @@ def test_commands_run_one_document_after_the_other(tmp_path: Path) -> None:
         assert (tmp_path / name).stat().st_size > 10_000
     for code in blocks("docs/predicting.md", "python"):
         assert "N 0." in run(sys.executable, "-W", "error", "-c", code)
+
+
+def test_names_in_the_architecture_exist() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    packages = "|".join(path.stem for path in (ROOT / "ecgpipe").iterdir() if path.stem[0] != "_")
+    names = set(re.findall(rf"`((?:{packages})(?:\.\w+)+)`", text))
+    assert len(names) > 30
+    for name in names:
+        found, *attributes = name.split(".")
+        thing = importlib.import_module(f"ecgpipe.{found}")
+        for attribute in attributes:
+            if not hasattr(thing, attribute):
+                thing = importlib.import_module(f"{thing.__name__}.{attribute}")
+            else:
+                thing = getattr(thing, attribute)
+        assert thing is not None
+
+
+def test_the_architecture_lists_every_folder() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    listed = re.findall(r"^[├└]── (\w+)", text, re.M)
+    assert sorted(listed) == sorted(
+        path.stem for path in (ROOT / "ecgpipe").iterdir() if path.stem[0] != "_"
+    )
