@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
 PACKED = ROOT.parent / "shared" / "data"  # archives of real recordings beside the checkout
+Once = Callable[[str, Callable[[Path], object]], Path]
 NAMES = (
     "icentia11k", "icentia11k-batched", "mitdb", "cinc2017", "ptbxl", "challenge2020",
     "challenge2021", "cpsc2018",
@@ -30,10 +32,13 @@ def _recordings() -> Path | None:
         return Path(given)
     if not (PACKED / "unpack").is_file():
         return None
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "ecgpipe" / "recordings"
-    subprocess.run([sys.executable, str(PACKED / "unpack"), str(folder)], check=True)
-    return folder
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ecgpipe"
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "recordings.lock").open("w") as lock:  # processes that run tests unpack once
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        unpack = [sys.executable, str(PACKED / "unpack"), str(cache / "recordings")]
+        subprocess.run(unpack, check=True)
+    return cache / "recordings"
 
 
 def pytest_report_header() -> str:
@@ -57,23 +62,54 @@ def recordings() -> Path:
 
 
 @pytest.fixture(scope="session")
-def icentia(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A simulated Icentia11k of four patients with two segments of 60 s."""
-    from ecgpipe.simulator.simulate import simulate
+def once(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Fill a folder once for all processes that run tests; they may read it, but not change it."""
+    base = tmp_path_factory.getbasetemp()
+    if hasattr(request.config, "workerinput"):  # of pytest-xdist, whose workers have own folders
+        base = base.parent
 
-    folder = tmp_path_factory.mktemp("simulated") / "icentia11k"
-    simulate("icentia11k", folder, patients=4, segments=2, seconds=60)
-    return folder
+    def fill(name: str, make: Callable[[Path], object]) -> Path:
+        done = base / f"{name}.done"
+        with (base / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                make(base / name)
+                done.touch()
+        return base / name
+
+    return fill
 
 
 @pytest.fixture(scope="session")
-def cinc(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def icentia(once: Once) -> Path:
+    """A simulated Icentia11k of four patients with two segments of 60 s."""
+    from ecgpipe.simulator.simulate import simulate
+
+    how = {"patients": 4, "segments": 2, "seconds": 60}
+    return once("icentia11k", lambda folder: simulate("icentia11k", folder, **how))
+
+
+@pytest.fixture(scope="session")
+def cinc(once: Once) -> Path:
     """A simulated CinC 2017 of 40 records of 10 s."""
     from ecgpipe.simulator.simulate import simulate
 
-    folder = tmp_path_factory.mktemp("simulated") / "cinc2017"
-    simulate("cinc2017", folder, records=40, seconds=10)
-    return folder
+    return once("cinc2017", lambda folder: simulate("cinc2017", folder, records=40, seconds=10))
+
+
+@pytest.fixture(scope="session")
+def stores(once: Once, icentia: Path, cinc: Path) -> Path:
+    """``archive/NAME`` and ``shards/NAME``, at 250 Hz, of both simulated sets."""
+    from ecgpipe.storage.archive import prepare
+    from ecgpipe.storage.shards import shard
+
+    def make(folder: Path) -> None:
+        for raw in (icentia, cinc):
+            archive = folder / "archive" / raw.name
+            prepare(raw.name, raw, archive, workers=1)
+            shard(archive, folder / "shards" / raw.name, workers=1)
+
+    return once("stores", make)
 
 
 @pytest.fixture(scope="session")

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import pydoc
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-from ecgpipe.storage.archive import prepare
-from ecgpipe.storage.shards import shard
 
 ROOT = Path(__file__).parent.parent
 
@@ -24,12 +22,9 @@ def blocks(document: str, language: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, icentia: Path, cinc: Path) -> Path:
-    folder = tmp_path_factory.mktemp("docs")
-    for name, source in (("icentia11k", icentia), ("cinc2017", cinc)):
-        prepare(name, source, folder / "archive" / name, workers=1)
-        shard(folder / "archive" / name, folder / "shards" / name, workers=1)
-    return folder
+def place(tmp_path_factory: pytest.TempPathFactory, stores: Path) -> Path:
+    """Simulated stores, where the documents say they are."""
+    return shutil.copytree(stores, tmp_path_factory.mktemp("place") / "stores")
 
 
 @pytest.mark.parametrize("document", ["storage_layout.md", "README.md"])

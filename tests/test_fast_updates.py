@@ -21,8 +21,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ecgpipe.config import FinetuneSettings, PretrainSettings, load
 from ecgpipe.errors import EcgpipeError, Interrupted
 from ecgpipe.models.resnet import ResNet
-from ecgpipe.storage.archive import prepare
-from ecgpipe.storage.shards import shard
 from ecgpipe.training import loop
 from ecgpipe.training.cuda_graph import WARM_UP, Replay
 from ecgpipe.training.device import choose
@@ -47,11 +45,8 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def downstream(cinc: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sets")
-    prepare(cinc.name, cinc, folder / "archive", 1)
-    shard(folder / "archive", folder / "shards", 250, workers=1)
-    return folder / "shards"
+def downstream(stores: Path) -> Path:
+    return stores / "shards/cinc2017"
 
 
 @pytest.fixture(scope="module")

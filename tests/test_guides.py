@@ -25,8 +25,6 @@ import yaml
 import ecgpipe
 from ecgpipe import errors
 from ecgpipe.config import PretrainSettings, load
-from ecgpipe.storage.archive import prepare
-from ecgpipe.storage.shards import shard
 from ecgpipe.training.processes import check_shares
 
 ROOT = Path(__file__).parent.parent
@@ -127,12 +125,12 @@ def place(tmp_path: Path) -> Place:
 
 
 @pytest.fixture
-def stores(place: Place, icentia: Path, cinc: Path) -> Place:
+def filled(place: Place, icentia: Path, cinc: Path, stores: Path) -> Place:
     """The place with raw recordings, archives and shards where the README leaves them."""
-    for name, raw in (("icentia11k", icentia), ("cinc2017", cinc)):
-        shutil.copytree(raw, place.folder / "raw" / name)
-        prepare(name, raw, place.folder / "archive" / name, workers=1)
-        shard(place.folder / "archive" / name, place.folder / "shards" / name, workers=1)
+    for raw in (icentia, cinc):
+        shutil.copytree(raw, place.folder / "raw" / raw.name)
+    for kind in ("archive", "shards"):
+        shutil.copytree(stores / kind, place.folder / kind)
     return place
 
 
@@ -190,44 +188,44 @@ def test_a_data_set_of_ones_own(place: Place) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_task_of_ones_own(stores: Place) -> None:
-    *_, shares, passed = stores.follow("docs/add_a_task.md")
+def test_a_task_of_ones_own(filled: Place) -> None:
+    *_, shares, passed = filled.follow("docs/add_a_task.md")
     assert "1 passed" in passed
     told = dict(re.findall(r"^(\w+) +([\d.]+)%$", shares, re.M))
     assert set(told) == {"none", "some", "frequent", "noise"}
     assert sum(map(float, told.values())) == pytest.approx(100, abs=0.3)
-    run = json.loads((stores.folder / "runs/ectopy/run.json").read_text())
+    run = json.loads((filled.folder / "runs/ectopy/run.json").read_text())
     assert run["classes"] == [*told] and run["settings"]["task"] == "ectopy"
-    assert (stores.folder / "ectopy.html").stat().st_size > 10_000
+    assert (filled.folder / "ectopy.html").stat().st_size > 10_000
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_what_helps_against_trouble(stores: Place) -> None:
+def test_what_helps_against_trouble(filled: Place) -> None:
     (command,) = (line for line in commands("README.md") if line.startswith("ecgpipe pretrain "))
-    stores.run(*command.split())
-    tar = stores.folder / "shards/cinc2017/shards/A00001.tar"
+    filled.run(*command.split())
+    tar = filled.folder / "shards/cinc2017/shards/A00001.tar"
     whole = tar.read_bytes()
     tar.write_bytes(whole[:-1000])
-    stores.follow("docs/troubleshoot.md")
+    filled.follow("docs/troubleshoot.md")
     assert tar.read_bytes() == whole
-    columns = (stores.folder / "runs/beat/history.csv").read_text().partition("\n")[0].split(",")
+    columns = (filled.folder / "runs/beat/history.csv").read_text().partition("\n")[0].split(",")
     assert "waited" in columns
-    again = json.loads((stores.folder / "runs/beat-small/run.json").read_text())["settings"]
+    again = json.loads((filled.folder / "runs/beat-small/run.json").read_text())["settings"]
     assert (again["batch"], again["accumulate"], again["epochs"]) == (8, 2, 1)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_cluster(stores: Place) -> None:
-    (stores.folder / "prefect").mkdir()
-    shutil.rmtree(stores.folder / "archive")
-    shutil.rmtree(stores.folder / "shards")
-    said = stores.follow("docs/cluster.md")
+def test_a_cluster(filled: Place) -> None:
+    (filled.folder / "prefect").mkdir()
+    shutil.rmtree(filled.folder / "archive")
+    shutil.rmtree(filled.folder / "shards")
+    said = filled.follow("docs/cluster.md")
     assert "whole, and all that is in raw/icentia11k" in said[1]
     images = (ROOT / "docker/Dockerfile").read_text()
     for name, kind in (("cpu", "cpu"), ("gpu", "cuda")):
-        pool = json.loads((stores.folder / f"{name}.json").read_text())
+        pool = json.loads((filled.folder / f"{name}.json").read_text())
         pod = pool["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]
         mounts = {mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
         assert mounts == {volume["name"] for volume in pod["volumes"]}
@@ -245,7 +243,7 @@ def test_a_cluster(stores: Place) -> None:
         depth = {"prefect": 3, "torchrun": 1}.get(words[0], 2)
         name = " ".join(word for word in words[:depth] if word[0] != "-" and "/" not in word)
         if name not in help_of:
-            help_of[name] = stores.run(*name.split(), "--help")
+            help_of[name] = filled.run(*name.split(), "--help")
         ours = words.index("-m") if "-m" in words else len(words)
         for option in re.findall(r"--[a-z-]+", " ".join(words[:ours])):
             assert option in help_of[name], f"{name} has no {option}"
@@ -268,13 +266,13 @@ SHIMS = {  # what Slurm does with a job of one node, on this machine
 
 
 @pytest.fixture
-def slurm(stores: Place) -> Place:
+def slurm(filled: Place) -> Place:
     for name, text in SHIMS.items():
-        stores.write(f"bin/{name}", f"#!/bin/sh\n{text}\n", executable=True)
+        filled.write(f"bin/{name}", f"#!/bin/sh\n{text}\n", executable=True)
     for block in blocks("docs/cluster.md"):
         if block.file:
-            stores.write(block.file, block.body)
-    return stores
+            filled.write(block.file, block.body)
+    return filled
 
 
 @pytest.mark.slow

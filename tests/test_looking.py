@@ -29,7 +29,6 @@ from ecgpipe.plots.marks import BEAT_NAMES, RHYTHM_NAMES, Stretch, rhythm_stretc
 from ecgpipe.reports.data_card import count, write_card
 from ecgpipe.storage.archive import prepare
 from ecgpipe.storage.inspect import inspect, text
-from ecgpipe.storage.shards import shard
 from ecgpipe.storage.store import open_store
 from ecgpipe.types import Marks
 
@@ -38,13 +37,9 @@ INK, ALARM, BLUE = "#16191c", "#b3261e", "#2f6db0"
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, icentia: Path, cinc: Path) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory, stores: Path) -> Path:
     """Simulated stores, where the documents say they are."""
-    folder = tmp_path_factory.mktemp("looking")
-    for name, source in (("icentia11k", icentia), ("cinc2017", cinc)):
-        prepare(name, source, folder / "archive" / name, workers=1)
-        shard(folder / "archive" / name, folder / "shards" / name, workers=1)
-    return folder
+    return shutil.copytree(stores, tmp_path_factory.mktemp("place") / "stores")
 
 
 @pytest.fixture(scope="module")

@@ -57,12 +57,10 @@ def icbeb(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pretrained(tmp_path_factory: pytest.TempPathFactory, icentia: Path) -> Path:
+def pretrained(tmp_path_factory: pytest.TempPathFactory, stores: Path) -> Path:
     folder = tmp_path_factory.mktemp("upstream")
-    prepare("icentia11k", icentia, folder / "archive", 1)
-    shard(folder / "archive", folder / "shards", 250, workers=1)
     given = {**UP, "steps": 2, "frames_per_visit": 8, "validation_share": 0.25}
-    pretrain([folder / "shards"], folder / "run", load(PretrainSettings, **given))
+    pretrain([stores / "shards/icentia11k"], folder / "run", load(PretrainSettings, **given))
     return folder / "run"
 
 

@@ -30,7 +30,6 @@ from ecgpipe.inference.model_card import card_text, model_card
 from ecgpipe.inference.model_file import find_model, load_model
 from ecgpipe.models.resnet import ResNet
 from ecgpipe.plots.timeline import plot_answer
-from ecgpipe.storage.archive import prepare
 from ecgpipe.storage.resample import resample
 from ecgpipe.storage.shards import shard
 from ecgpipe.training.finetune import finetune
@@ -48,16 +47,13 @@ def _on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def runs(icentia: Path, cinc: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs(stores: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of runs: beat, future, short (inputs of 5 s) and long (of 12 s)."""
     folder = tmp_path_factory.mktemp("using")
-    for source in (icentia, cinc):
-        prepare(source.name, source, folder / "archive" / source.name, 1)
-        fs = 250 if source == icentia else 125
-        shard(folder / "archive" / source.name, folder / source.name, fs, workers=1)
+    shard(stores / "archive/cinc2017", folder / "cinc2017", 125, workers=1)
     for task, more in (("beat", {}), ("future", {"future": {"context": 4, "negatives": 2}})):
         settings = load(PretrainSettings, **UP, **more, task=task)
-        pretrain([folder / "icentia11k"], folder / task, settings)
+        pretrain([stores / "shards/icentia11k"], folder / task, settings)
     for name, init, seconds in (("short", None, 5), ("long", folder / "beat", 12)):
         # Slow and long enough that probabilities lie between 0 and 1, or they would show nothing.
         how = {**QUICK, "epochs": 6, "seconds": seconds, "repeats": 2 if init is None else 1}

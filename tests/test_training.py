@@ -24,8 +24,6 @@ from ecgpipe.config import FinetuneSettings, PretrainSettings, load
 from ecgpipe.errors import EcgpipeError, Interrupted
 from ecgpipe.models.resnet import ResNet
 from ecgpipe.reports.report import write_report
-from ecgpipe.storage.archive import prepare
-from ecgpipe.storage.shards import shard
 from ecgpipe.training import loop, updates
 from ecgpipe.training.finetune import finetune
 from ecgpipe.training.pretrain import pretrain
@@ -45,12 +43,8 @@ class Sets(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def sets(icentia: Path, cinc: Path, tmp_path_factory: pytest.TempPathFactory) -> Sets:
-    folder = tmp_path_factory.mktemp("sets")
-    for source in (icentia, cinc):
-        prepare(source.name, source, folder / f"{source.name}-archive", 1)
-        shard(folder / f"{source.name}-archive", folder / source.name, 250, workers=1)
-    return Sets(folder / icentia.name, folder / cinc.name)
+def sets(stores: Path) -> Sets:
+    return Sets(stores / "shards/icentia11k", stores / "shards/cinc2017")
 
 
 @pytest.fixture(scope="module", autouse=True)

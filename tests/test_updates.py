@@ -48,11 +48,8 @@ TIMING = ("seconds", "items_per_second", "waited")
 
 
 @pytest.fixture(scope="module")
-def shards(icentia: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("shards")
-    prepare("icentia11k", icentia, folder / "archive", 1)
-    shard(folder / "archive", folder / "shards", 250, workers=1)
-    return folder / "shards"
+def shards(stores: Path) -> Path:
+    return stores / "shards/icentia11k"
 
 
 def settings_of(**changes: Any) -> PretrainSettings:
@@ -71,15 +68,14 @@ def history(run: Path) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize("task", list(BEST))
 def test_32_items_can_be_learnt_by_heart(task: str, shards: Path, tmp_path: Path) -> None:
-    changes = {"frame": 64} if task == "future" else {}
-    settings = settings_of(task=task, steps=1, batch=32, streams=1, frames_per_visit=8, **changes)
+    settings = settings_of(task=task, frame=64, steps=1, batch=32, streams=1, frames_per_visit=8)
     corpus = open_corpus([Store(shards)], 250, frames_of(settings).span, True)
     names = ("steps", "batch", "frames_per_visit", "streams", "open_shards", "shuffle")
     how = {name: getattr(settings, name) for name in names}
     epoch = Epoch(corpus.shards, frames_of(settings, 0.0, 0.3), number=1, **how)
     (batch,) = epoch
     assert len(set(batch.y)) > 1
-    plan = Plan("heart", 60, lambda *_: [batch], lambda: [batch], "accuracy", None, {})
+    plan = Plan("heart", 50, lambda *_: [batch], lambda: [batch], "accuracy", None, {})
     network = new_network(lambda: build_network(settings), 0)
     fit(network, plan, settings, choose(settings), tmp_path)
     last = history(tmp_path)[-1]
@@ -290,12 +286,12 @@ def test_one_patient_has_no_negatives(shards: Path, tmp_path: Path) -> None:
     batch = drawn.complete(concatenate(blocks), 1)
     assert batch.candidates.shape == (len(batch.y), 4)
     with pytest.raises(EcgpipeError, match=r"cannot be split .* at least 2 each"):
-        only = shards.parent / "one"
-        prepare_patients(shards, only)
+        only = tmp_path / "two"
+        prepare_patients(only)
         pretrain([only], tmp_path / "run", settings)
 
 
-def prepare_patients(shards: Path, only: Path) -> None:
+def prepare_patients(only: Path) -> None:
     """Shards of two patients."""
     raw = only.parent / "raw-two"
     from ecgpipe.simulator.simulate import simulate
