@@ -75,38 +75,14 @@ class Patient:
 def patient(rng: np.random.Generator, *, bpm: float | None = None, wide: bool = False) -> Patient:
     """Draw a patient.
 
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-    bpm : float, optional
-        Heart rate in sinus rhythm, beats per minute; drawn from 58 to 95 by default.
-    wide : bool
-        A bundle branch block: every conducted beat has a wide complex with discordant T.
+    ``bpm`` is the heart rate in sinus rhythm, beats per minute; it is drawn from 58 to 95 by
+    default. ``wide`` means bundle branch block: every conducted beat has a wide complex with
+    discordant T.
     """
     u = rng.uniform
-    theta, a, b = _TABLE.T
-    normal = np.zeros((6, 4))
-    normal[:5, 0] = np.radians(theta) / (2 * np.pi)
-    normal[:5, 1] = a * b**2 / (30 * 0.1**2)
-    normal[:5, 2:] = (b / (2 * np.pi))[:, None]
-    normal[:, 0] *= [u(0.85, 1.05), u(0.7, 0.85), 1, u(0.7, 0.9), u(1.0, 1.15), 1]
-    inverted = -0.7 if rng.random() < 0.15 else 1
-    heights = [u(0.35, 0.8), u(0, 1.1), 1, u(0.1, 2.2), u(0.45, 1.1) * inverted, 1]
-    normal[:, 1] *= np.array(heights) * u(0.6, 1.5)
-    normal[:, 2:] *= np.array([u(0.5, 0.65), u(0.5, 0.7), u(0.6, 0.85), u(0.5, 0.8), 1, 1])[:, None]
-    normal[4, 2:] *= u(0.9, 1.05), u(0.5, 0.65)  # T rises slowly and falls fast
-
+    normal = _normal_waves(rng)
     height = normal[2, 1]
-    slurred = normal.copy()  # right bundle branch: the same start, then a wide S (or R')
-    slurred[3] = u(0.065, 0.08), -height * u(0.3, 0.55), u(0.02, 0.026), u(0.026, 0.034)
-    notched = normal.copy()  # left bundle branch: a broad, notched R without Q
-    notched[1] = 0
-    notched[2, 2:] = u(0.019, 0.024)
-    notched[3] = 0
-    notched[5] = u(0.05, 0.06), height * u(0.5, 0.75), u(0.016, 0.02), u(0.02, 0.028)
-    block = slurred if rng.random() < 0.5 else notched
-    block[4, 1] = u(0.2, 0.32) * height * (1 if block is slurred else -1)
-
+    block = _bundle_branch_block(rng, normal)
     if wide:
         normal = block
     early = normal.copy()  # the P of another focus: nearer, and mostly inverted
@@ -115,13 +91,7 @@ def patient(rng: np.random.Generator, *, bpm: float | None = None, wide: bool = 
     early[0, 2:] *= u(0.6, 0.9)
     aberrated = block.copy()
     aberrated[0] = early[0]
-    ventricular = np.zeros((6, 4))
-    size = height * u(1.1, 1.8) * (1 if rng.random() < 0.6 else -1)
-    ventricular[2] = 0, size, u(0.022, 0.03), u(0.024, 0.034)
-    ventricular[3] = u(0.08, 0.1), -size * u(0.1, 0.45), u(0.02, 0.03), u(0.025, 0.04)
-    ventricular[4] = u(0.3, 0.34), -size * u(0.2, 0.4), u(0.06, 0.08), u(0.04, 0.055)
-    ventricular[5] = u(0.045, 0.055), size * u(0, 0.4), 0.016, 0.018
-
+    ventricular = _ventricular_waves(rng, height)
     rr = 60 / (bpm or u(58, 95))
     return Patient(
         waves=np.stack([normal, early, aberrated, ventricular]),
@@ -134,6 +104,50 @@ def patient(rng: np.random.Generator, *, bpm: float | None = None, wide: bool = 
         af_wave=(u(4.8, 7.5), u(0.04, 0.1)),
         flutter=(u(0.185, 0.225), u(0.1, 0.22)),
     )
+
+
+def _normal_waves(rng: np.random.Generator) -> Floats:
+    """(6, 4) waves of a normal beat, columns as in ``Patient.waves``."""
+    u = rng.uniform
+    theta, a, b = _TABLE.T
+    waves = np.zeros((6, 4))
+    waves[:5, 0] = np.radians(theta) / (2 * np.pi)
+    waves[:5, 1] = a * b**2 / (30 * 0.1**2)
+    waves[:5, 2:] = (b / (2 * np.pi))[:, None]
+    waves[:, 0] *= [u(0.85, 1.05), u(0.7, 0.85), 1, u(0.7, 0.9), u(1.0, 1.15), 1]
+    inverted = -0.7 if rng.random() < 0.15 else 1
+    heights = [u(0.35, 0.8), u(0, 1.1), 1, u(0.1, 2.2), u(0.45, 1.1) * inverted, 1]
+    waves[:, 1] *= np.array(heights) * u(0.6, 1.5)
+    waves[:, 2:] *= np.array([u(0.5, 0.65), u(0.5, 0.7), u(0.6, 0.85), u(0.5, 0.8), 1, 1])[:, None]
+    waves[4, 2:] *= u(0.9, 1.05), u(0.5, 0.65)  # T rises slowly and falls fast
+    return waves
+
+
+def _bundle_branch_block(rng: np.random.Generator, normal: Floats) -> Floats:
+    """(6, 4) waves of a beat with a block of the right or the left bundle branch."""
+    u, height = rng.uniform, normal[2, 1]
+    right = normal.copy()  # the same start, then a wide S (or R')
+    right[3] = u(0.065, 0.08), -height * u(0.3, 0.55), u(0.02, 0.026), u(0.026, 0.034)
+    left = normal.copy()  # a broad, notched R without Q
+    left[1] = 0
+    left[2, 2:] = u(0.019, 0.024)
+    left[3] = 0
+    left[5] = u(0.05, 0.06), height * u(0.5, 0.75), u(0.016, 0.02), u(0.02, 0.028)
+    block = right if rng.random() < 0.5 else left
+    block[4, 1] = u(0.2, 0.32) * height * (1 if block is right else -1)
+    return block
+
+
+def _ventricular_waves(rng: np.random.Generator, height: float) -> Floats:
+    """(6, 4) waves of a PVC, whose R peak is sized after the ``height`` (mV) of a normal one."""
+    u = rng.uniform
+    waves = np.zeros((6, 4))
+    size = height * u(1.1, 1.8) * (1 if rng.random() < 0.6 else -1)
+    waves[2] = 0, size, u(0.022, 0.03), u(0.024, 0.034)
+    waves[3] = u(0.08, 0.1), -size * u(0.1, 0.45), u(0.02, 0.03), u(0.025, 0.04)
+    waves[4] = u(0.3, 0.34), -size * u(0.2, 0.4), u(0.06, 0.08), u(0.04, 0.055)
+    waves[5] = u(0.045, 0.055), size * u(0, 0.4), 0.016, 0.018
+    return waves
 
 
 def slow(rng: np.random.Generator, n: int, fs: float, period: float) -> Floats:
@@ -190,19 +204,10 @@ def _ectopic(rng: np.random.Generator, span: Span, n: int) -> tuple[NDArray[np.u
 
 
 def beats(rng: np.random.Generator, heart: Patient, spans: Sequence[Span]) -> Beats:
-    """Let the heart beat through ``spans``, one after another.
+    """Draw the beats of one recording: the rhythms of ``spans``, one after another.
 
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-    heart : Patient
-    spans : sequence of Span
-
-    Returns
-    -------
-    Beats
-        None of them Q. They start up to 3 s before 0 s and go on for 3 s after the last span, so
-        that the waves of beats outside a recording reach into it.
+    No beat is of kind Q. The beats start up to 3 s before 0 s and go on for 3 s after the last
+    span, so that waves of beats outside a recording reach into it.
     """
     parts = []
     for position, span in enumerate(spans):
@@ -278,21 +283,5 @@ def _atria(rng: np.random.Generator, heart: Patient, made: Beats, fs: float, n: 
 
 
 def signal(rng: np.random.Generator, heart: Patient, made: Beats, fs: float, n: int) -> Floats:
-    """Draw the ECG of the beats, before the electrode and its surroundings add anything.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-    heart : Patient
-    made : Beats
-    fs : float
-        Sampling rate, Hz.
-    n : int
-        Samples.
-
-    Returns
-    -------
-    numpy.ndarray
-        (n,) mV.
-    """
+    """Draw the ECG of the beats without noise: (n,) mV at ``fs`` Hz."""
     return sum(_complexes(rng, heart, made, fs, n), _atria(rng, heart, made, fs, n))

@@ -7,20 +7,20 @@ Everything random about a patient or record follows from the seed and its number
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import next_fast_len
+from scipy.io import savemat
 
 from ..datasets import SIMULATED
 from ..errors import EcgpipeError
-from ..files.atomic import publish, read_json, staging_directory, write_json
+from ..files.atomic import publish, read_json, sha256, staging_directory, write_json
 from ..files.paths import is_empty, is_remote, remove
-from .ecgsyn import BEATS, RHYTHMS, Floats, Span, beats, patient, slow
+from .ecgsyn import BEATS, RHYTHMS, Beats, Floats, Span, beats, patient, slow
 from .ecgsyn import signal as ecg
 
 
@@ -34,7 +34,7 @@ class Electrode(NamedTuple):
 
 
 class Diagnosis(NamedTuple):
-    """What ails a patient; ectopic beats as probability per beat."""
+    """A patient's heart rate, rhythms and ectopic beats (as probability per beat)."""
 
     bpm: tuple[float, float] = (58, 95)
     other: str = ""  # a rhythm beside sinus rhythm
@@ -89,7 +89,7 @@ def _spans(rng: np.random.Generator, has: Diagnosis, seconds: float) -> list[Spa
 
 
 def _noisy(rng: np.random.Generator, n: int, fs: float, share: float) -> Floats:
-    """Stretches of noise over about ``share`` of ``n`` samples: strength 0 or 0.4 to 1."""
+    """Strength (0, or 0.4 to 1) of bursts of noise in about ``share`` of ``n`` samples."""
     out = np.zeros(n)
     at = rng.exponential(8 / share) - 8
     while at < n / fs:
@@ -114,7 +114,7 @@ def _band(rng: np.random.Generator, n: int, fs: float, low: float, high: float) 
 def _noise(
     rng: np.random.Generator, by: Electrode, breath: float, fs: int, noisy: Floats
 ) -> Floats:
-    """Draw what the electrode adds to the ECG, mV; ``noisy`` is the strength of its trouble."""
+    """Draw what the electrode adds to the ECG, mV; ``noisy`` is the strength of its bursts."""
     n = len(noisy)
     t = np.arange(n) / fs
     breathing = np.sin(2 * np.pi * breath * t + slow(rng, n, fs, 8))
@@ -152,10 +152,7 @@ def _icentia11k(
     dest: Path, seed: int, *, patients: int = 16, segments: int = 3, seconds: float = 600.0
 ) -> int:
     """Write ``pXX/pXXXXX/pXXXXX_sYY.{hea,dat,atr}`` and the lists at the root."""
-    import wfdb  # half a second, which only this set needs
-
-    fs, gain = 250, 74.36482269503546
-    n = round(seconds * fs)
+    fs, n = 250, round(seconds * 250)
     records = []
     for number in range(patients):
         name = f"p{number:05d}"
@@ -172,39 +169,49 @@ def _icentia11k(
             made = beats(rng, heart, _spans(rng, has, seconds))
             noisy = _noisy(rng, n, fs, loose)
             mv = ecg(rng, heart, made, fs, n) + _noise(rng, by, heart.breath, fs, noisy)
-            adc = np.rint((mv - mv.mean()) * gain).astype("<i2")  # the recorder is AC-coupled
             record = f"{name}_s{segment:02d}"
-            (folder / f"{record}.dat").write_bytes(adc.tobytes())
-            checksum = int(adc.sum(dtype=np.int64)) % 65536
-            (folder / f"{record}.hea").write_bytes(
-                f"{record} 1 {fs} {n}\n"
-                f"{record}.dat 16 {gain}(0)/mV 16 0 {adc[0]} {checksum} 0 ecg\n".encode()
-            )
-            sample = np.rint(made.time * fs).astype(np.int64)
-            kept = (sample >= 0) & (sample < n)
-            sample, kind, rhythm = sample[kept], made.kind[kept], made.rhythm[kept]
-            lost = noisy[sample] > 0
-            kind[lost], rhythm[lost] = BEATS.index("Q"), 0
-            samples, symbols, notes = _notes(sample, kind, rhythm)
-            wfdb.wrann(
-                record, "atr", np.array(samples), symbols, aux_note=notes, fs=fs, write_dir=folder
-            )
+            _write_holter_record(folder, record, mv, made, noisy)
             records.append(f"{name[:3]}/{name}/{record}")
-    (dest / "RECORDS").write_text("\n".join(records) + "\n", newline="\n")
-    sums = (
-        f"{hashlib.sha256(path.read_bytes()).hexdigest()} {path.relative_to(dest).as_posix()}\n"
-        for path in sorted(dest.rglob("*"))
-        if path.is_file()
-    )
-    (dest / "SHA256SUMS.txt").write_text("".join(sums), newline="\n")
+    _write_lines(dest / "RECORDS", records)
+    files = sorted(path for path in dest.rglob("*") if path.is_file())
+    sums = [f"{sha256(path)} {path.relative_to(dest).as_posix()}" for path in files]
+    _write_lines(dest / "SHA256SUMS.txt", sums)
     return len(records)
+
+
+def _write_holter_record(folder: Path, record: str, mv: Floats, made: Beats, noisy: Floats) -> None:
+    """Write a WFDB record with its annotations; beats within noise get no rhythm and class Q."""
+    import wfdb  # half a second, which only this set needs
+
+    fs, gain = 250, 74.36482269503546
+    adc = _quantised(mv, gain)
+    wfdb.wrsamp(
+        record, fs, ["mV"], ["ecg"], d_signal=adc[:, None], fmt=["16"], adc_gain=[gain],
+        baseline=[0], write_dir=folder,
+    )  # fmt: skip
+    sample = np.rint(made.time * fs).astype(np.int64)
+    kept = (sample >= 0) & (sample < len(mv))
+    sample, kind, rhythm = sample[kept], made.kind[kept], made.rhythm[kept]
+    lost = noisy[sample] > 0
+    kind[lost], rhythm[lost] = BEATS.index("Q"), 0
+    samples, symbols, notes = _notes(sample, kind, rhythm)
+    wfdb.wrann(record, "atr", np.array(samples), symbols, aux_note=notes, fs=fs, write_dir=folder)
+
+
+def _quantised(mv: Floats, gain: float) -> NDArray[np.int16]:
+    """ADC units of a signal, less its mean: the recorders are AC-coupled."""
+    return np.rint((mv - mv.mean()) * gain).astype("<i2")
+
+
+def _write_lines(path: Path, lines: Iterable[str]) -> None:
+    path.write_text("".join(f"{line}\n" for line in lines), newline="\n")
 
 
 def _cinc2017(dest: Path, seed: int, *, records: int = 240, seconds: float | None = None) -> int:
     """Write ``A00001.{mat,hea}`` and so on, ``RECORDS`` and ``REFERENCE-v3.csv``."""
     fs = 300
     deal = "N" * 10 + "A" * 3 + "O" * 5 + "~" * 2  # the classes of 20 records
-    labels = []
+    labels = {}
     for number in range(records):
         block, place = divmod(number, len(deal))
         label = deal[np.random.default_rng([seed, 20, block]).permutation(len(deal))[place]]
@@ -221,57 +228,47 @@ def _cinc2017(dest: Path, seed: int, *, records: int = 240, seconds: float | Non
         made = beats(rng, heart, _spans(rng, has, lasts))
         polarity = -1 if rng.random() < 0.1 else 1  # the device held the wrong way round
         mv = polarity * ecg(rng, heart, made, fs, n) + _noise(rng, by, heart.breath, fs, noisy)
-        adc = np.rint((mv - mv.mean()) * 1000).astype("<i2")
+        adc = _quantised(mv, 1000)
         record = f"A{number + 1:05d}"
-        head = np.array([30, 1, n, 0, 4], "<i4").tobytes()  # int16 little-endian, 1 x n, real
-        (dest / f"{record}.mat").write_bytes(head + b"val\0" + adc.tobytes())
+        savemat(dest / f"{record}.mat", {"val": adc[None]}, format="4")
         (dest / f"{record}.hea").write_bytes(
             f"{record} 1 {fs} {n} 05:05:15 1/05/2000 \r\n"
             f"{record}.mat 16+24 1000/mV 16 0 {adc[0]} 0 0 ECG \r\n".encode()
         )
-        labels.append((record, label))
-    (dest / "RECORDS").write_text("".join(f"{r}\n" for r, _ in labels), newline="\n")
-    rows = "".join(f"{r},{label}\n" for r, label in labels)
-    (dest / "REFERENCE-v3.csv").write_text(rows, newline="\n")
+        labels[record] = label
+    _write_lines(dest / "RECORDS", labels)
+    _write_lines(dest / "REFERENCE-v3.csv", (f"{r},{label}" for r, label in labels.items()))
     return records
 
 
-_SETS: dict[str, tuple[Callable[..., int], frozenset[str]]] = {
-    "icentia11k": (_icentia11k, frozenset({"patients", "segments", "seconds"})),
-    "cinc2017": (_cinc2017, frozenset({"records", "seconds"})),
+_LENGTH = (9, 7200)  # s
+_SETS: dict[str, tuple[Callable[..., int], dict[str, tuple[int, int]]]] = {  # and ranges of sizes
+    "icentia11k": (
+        _icentia11k,
+        {"patients": (1, 99999), "segments": (1, 50), "seconds": _LENGTH},
+    ),
+    "cinc2017": (_cinc2017, {"records": (1, 99999), "seconds": _LENGTH}),
 }
-_RANGES = {"patients": (1, 99999), "segments": (1, 50), "records": (1, 99999), "seconds": (9, 7200)}
 
 
-def simulate(
-    name: str,
-    dest: Path,
-    *,
-    patients: int | None = None,
-    segments: int | None = None,
-    records: int | None = None,
-    seconds: float | None = None,
-    seed: int = 0,
-) -> int:
+def simulate(name: str, dest: Path, *, seed: int = 0, **sizes: float | None) -> int:
     """Write a simulated data set; the same call writes the same bytes on any day.
 
-    ``SIMULATED.json`` at its root says that nobody recorded it, and how it was made; a folder that
-    the same call made before is left as it is.
+    ``SIMULATED.json`` at its root says that it is simulated, and by which call; a folder that the
+    same call made before is left as it is.
 
     Parameters
     ----------
-    name : str
+    name
         ``icentia11k`` or ``cinc2017``.
-    dest : Path
+    dest
         Folder to write; new or empty.
-    patients, segments : int, optional
-        Icentia11k: patients (16) and segments of each (3, at most 50).
-    records : int, optional
-        CinC 2017: records (240), of which 50 % N, 15 % A, 25 % O, 10 % ~.
-    seconds : float, optional
-        Length of a record, s, 9 to 7200: 600 in Icentia11k; in CinC 2017 from 9 to 60, mostly 30.
-    seed : int
+    seed
         Not negative; another seed makes other patients.
+    sizes
+        Of Icentia11k ``patients`` (16), ``segments`` of each (3, at most 50) and ``seconds`` of a
+        segment (600). Of CinC 2017 ``records`` (240; 50 % N, 15 % A, 25 % O, 10 % ~) and
+        ``seconds`` of a record (from 9 to 60, mostly 30). Those that are None count as not given.
 
     Returns
     -------
@@ -284,36 +281,41 @@ def simulate(
         For an unknown name, a size that the set does not have or that is out of range, or a
         ``dest`` that is a file or a folder with something else in it.
     """
+    given = {key: value for key, value in sizes.items() if value is not None}
+    _check_call(name, seed, given)
+    call = {"name": name, "seed": seed, **given}
+    dest = dest.resolve()
+    if (dest / SIMULATED).is_file():
+        made = read_json(dest / SIMULATED)
+        if made["call"] == call:
+            return int(made["records"])
+    _check_free(dest)
+    partial = dest.with_name(f".{dest.name}.partial")
+    remove(partial)  # of a killed call
+    with staging_directory(partial) as staging:
+        count = _SETS[name][0](staging, seed, **given)
+        write_json(staging / SIMULATED, {"call": call, "records": count})
+        publish(staging, dest)  # replaces an empty folder
+    remove(partial)
+    return count
+
+
+def _check_call(name: str, seed: int, sizes: Mapping[str, float]) -> None:
     if name not in _SETS:
         raise EcgpipeError(f"no simulated data set {name!r}; there are: {', '.join(_SETS)}")
-    make, has = _SETS[name]
-    sizes = {"patients": patients, "segments": segments, "records": records, "seconds": seconds}
-    given = {key: value for key, value in sizes.items() if value is not None}
-    for key, value in given.items():
-        low, high = _RANGES[key]
-        if key not in has:
-            raise EcgpipeError(f"{name} has no {key}; set {' or '.join(sorted(has))}")
+    ranges = _SETS[name][1]
+    for key, value in sizes.items():
+        if key not in ranges:
+            raise EcgpipeError(f"{name} has no {key}; set {' or '.join(sorted(ranges))}")
+        low, high = ranges[key]
         if not low <= value <= high:
             raise EcgpipeError(f"{key}={value}: choose from {low} to {high}")
     if seed < 0:
         raise EcgpipeError(f"seed={seed}: choose 0 or more")
-    how = {"name": name, "seed": seed, **given}
-    dest = dest.resolve()
-    if (dest / SIMULATED).is_file():
-        made = read_json(dest / SIMULATED)
-        if made["call"] == how:
-            return int(made["records"])
-    if not is_remote(dest) and dest == Path.cwd():  # it would be replaced under one's feet
+
+
+def _check_free(dest: Path) -> None:
+    if not is_remote(dest) and dest == Path.cwd():  # the working directory would be replaced
         raise EcgpipeError(f"{dest}: is the folder you are in; name one below it")
     if not is_empty(dest):
         raise EcgpipeError(f"{dest}: there is something else already; choose a new or empty folder")
-    partial = dest.with_name(f".{dest.name}.partial")
-    remove(partial)  # of a killed call
-    with staging_directory(partial) as bench:
-        own = bench / dest.name
-        own.mkdir()
-        count = make(own, seed, **given)
-        write_json(own / SIMULATED, {"call": how, "records": count})
-        publish(own, dest)  # an empty folder gives way
-    remove(partial)
-    return count
