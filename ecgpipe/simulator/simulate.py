@@ -36,7 +36,7 @@ class Electrode(NamedTuple):
 class Diagnosis(NamedTuple):
     """A patient's heart rate, rhythms and ectopic beats (as probability per beat)."""
 
-    bpm: tuple[float, float] = (58, 95)
+    bpm: tuple[float, float] = (58, 95)  # range, beats per minute
     other: str = ""  # a rhythm beside sinus rhythm
     permanent: bool = False  # instead of sinus rhythm
     pac: float = 0.0
@@ -241,14 +241,8 @@ def _cinc2017(dest: Path, seed: int, *, records: int = 240, seconds: float | Non
     return records
 
 
-_LENGTH = (9, 7200)  # s
-_SETS: dict[str, tuple[Callable[..., int], dict[str, tuple[int, int]]]] = {  # and ranges of sizes
-    "icentia11k": (
-        _icentia11k,
-        {"patients": (1, 99999), "segments": (1, 50), "seconds": _LENGTH},
-    ),
-    "cinc2017": (_cinc2017, {"records": (1, 99999), "seconds": _LENGTH}),
-}
+_SETS: dict[str, Callable[..., int]] = {"icentia11k": _icentia11k, "cinc2017": _cinc2017}
+_RANGES = {"patients": (1, 99999), "segments": (1, 50), "records": (1, 99999), "seconds": (9, 7200)}
 
 
 def simulate(name: str, dest: Path, *, seed: int = 0, **sizes: float | None) -> int:
@@ -293,7 +287,7 @@ def simulate(name: str, dest: Path, *, seed: int = 0, **sizes: float | None) -> 
     partial = dest.with_name(f".{dest.name}.partial")
     remove(partial)  # of a killed call
     with staging_directory(partial) as staging:
-        count = _SETS[name][0](staging, seed, **given)
+        count = _SETS[name](staging, seed, **given)
         write_json(staging / SIMULATED, {"call": call, "records": count})
         publish(staging, dest)  # replaces an empty folder
     remove(partial)
@@ -303,11 +297,11 @@ def simulate(name: str, dest: Path, *, seed: int = 0, **sizes: float | None) -> 
 def _check_call(name: str, seed: int, sizes: Mapping[str, float]) -> None:
     if name not in _SETS:
         raise EcgpipeError(f"no simulated data set {name!r}; there are: {', '.join(_SETS)}")
-    ranges = _SETS[name][1]
+    known = _SETS[name].__kwdefaults__
     for key, value in sizes.items():
-        if key not in ranges:
-            raise EcgpipeError(f"{name} has no {key}; set {' or '.join(sorted(ranges))}")
-        low, high = ranges[key]
+        if key not in known:
+            raise EcgpipeError(f"{name} has no {key}; set {' or '.join(sorted(known))}")
+        low, high = _RANGES[key]
         if not low <= value <= high:
             raise EcgpipeError(f"{key}={value}: choose from {low} to {high}")
     if seed < 0:
