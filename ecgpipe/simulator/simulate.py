@@ -297,7 +297,7 @@ def simulate(name: str, dest: Path, *, seed: int = 0, **sizes: float | None) -> 
 def _check_call(name: str, seed: int, sizes: Mapping[str, float]) -> None:
     if name not in _SETS:
         raise EcgpipeError(f"no simulated data set {name!r}; there are: {', '.join(_SETS)}")
-    known = _SETS[name].__kwdefaults__
+    known = _SETS[name].__kwdefaults__ or {}
     for key, value in sizes.items():
         if key not in known:
             raise EcgpipeError(f"{name} has no {key}; set {' or '.join(sorted(known))}")
