@@ -152,7 +152,11 @@ RELATED = Start("strodthoff")  # no initialisation of the paper; it cannot be ru
 _CINC = Conditions("cinc2017", 0.75, 250.0, 18)
 PTBXL = Conditions("ptbxl", None, 250.0, 34)
 ICBEB = Conditions("icbeb2018", 0.75, 250.0, 34)
-_METRICS_1 = ("macro_f1", "f1_N", "f1_A", "f1_O", "f1_~")
+_COLUMNS_1 = (
+    Column("Macro F1", _CINC, "macro_f1"),
+    *(Column("F1 Normal", _CINC, "f1_N"), Column("F1 AF", _CINC, "f1_A")),
+    *(Column("F1 Other", _CINC, "f1_O"), Column("F1 Noisy", _CINC, "f1_~")),
+)
 _COLUMNS_5 = (
     *(Column("AUC", PTBXL, "auc"), Column("Fmax", PTBXL, "fmax")),
     *(Column("AUC", ICBEB, "auc"), Column("Fmax", ICBEB, "fmax")),
@@ -169,16 +173,7 @@ TABLES = (
     Table(
         1,
         "configurations of the pretraining methods",
-        {
-            "": tuple(
-                Column(title, _CINC, metric)
-                for title, metric in zip(
-                    ("Macro F1", "F1 Normal", "F1 AF", "F1 Other", "F1 Noisy"),
-                    _METRICS_1,
-                    strict=True,
-                )
-            )
-        },
+        {"": _COLUMNS_1},
         tuple(Start(*line.split()[:2]) for line in _TABLE_1.strip().splitlines()),
         "CinC 2017, 75 % for training, 250 Hz, ResNet-18.",
     ),
@@ -219,7 +214,8 @@ def cells() -> dict[tuple[Start, Conditions], Cell]:
     """Every result of the paper, by initialisation and conditions."""
     found: dict[tuple[Start, Conditions], Cell] = {}
     for start, line in zip(TABLES[0].rows, _TABLE_1.strip().splitlines(), strict=True):
-        scores = dict(zip(_METRICS_1, _scores(line.split()[2:]), strict=True))
+        metrics = (column.metric for column in _COLUMNS_1)
+        scores = dict(zip(metrics, _scores(line.split()[2:]), strict=True))
         found[start, _CINC] = Cell(1, scores)
     for line in _TABLES_2_TO_4.strip().splitlines():
         table, share, fs, depth, *numbers = line.split()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,7 +42,7 @@ class Result:
     values: dict[str, list[float]]  # metric -> score of each finished repeat
     thresholds: dict[str, list[float]]  # metric -> threshold of each repeat, where it has one
     points: tuple[Point, ...]  # of the protocol
-    baseline: Result | None  # the comparable run from random weights
+    baseline: Result | None = None  # the comparable run from random weights
 
     @cached_property
     def start(self) -> Start:
@@ -93,11 +93,15 @@ class Result:
 
     def to_paper(self, metric: str) -> Comparison | None:
         """Our mean minus the paper's."""
-        return _compare(self.scores, self.paper.scores if self.paper else None, metric)
+        return self._compared(metric, self.paper.scores if self.paper else {})
 
     def to_random(self, metric: str) -> Comparison | None:
         """Our mean minus that from random weights."""
-        return _compare(self.scores, self.baseline.scores if self.baseline else None, metric)
+        return self._compared(metric, self.baseline.scores if self.baseline else {})
+
+    def _compared(self, metric: str, others: dict[str, Score]) -> Comparison | None:
+        ours, other = self.scores.get(metric), others.get(metric)
+        return compare(ours, other) if ours and other else None
 
     def gain(self, metric: str) -> float | None:
         """Gain relative to random weights, as the paper states gains."""
@@ -164,14 +168,6 @@ def compare(one: Score, other: Score) -> Comparison:
     return Comparison(difference, error, float(p))
 
 
-def _compare(
-    ours: dict[str, Score], others: dict[str, Score] | None, metric: str
-) -> Comparison | None:
-    if not others or metric not in ours or metric not in others:
-        return None
-    return compare(ours[metric], others[metric])
-
-
 def spread(values: Sequence[float]) -> Score | None:
     """Mean and standard deviation (ddof = 1) without nan; None if there are no values."""
     exist = [value for value in values if not np.isnan(value)]
@@ -187,20 +183,18 @@ def results(runs: Sequence[Run]) -> list[Result]:
     Comparable are runs with the same test recordings and labels, the same sampling rate and the
     same settings except seed, number of repeats and how they are computed.
     """
-    random: list[Result] = []
-    found: dict[int, Result] = {}
-    labels = dict(zip(map(id, runs), protocol.labels(runs), strict=True))
-    for run in sorted(runs, key=lambda run: run.upstream is not None):  # random weights first
-        bases = [result for result in random if run.upstream and _comparable(run, result.run)]
-        base = bases[0] if bases else None
+    found = []
+    for run, label in zip(runs, protocol.labels(runs), strict=True):
         repeats = [_repeat_scores(repeat.predictions, run) for repeat in run.finished]
-        scores, thresholds = ([repeat[i] for repeat in repeats] for i in (0, 1))
-        result = Result(run, labels[id(run)], _by_metric(scores), _by_metric(thresholds),
-                        tuple(protocol.points(run)), base)  # fmt: skip
-        found[id(run)] = result
-        if run.upstream is None:
-            random.append(result)
-    return [found[id(run)] for run in runs]
+        scores, thresholds = (_by_metric([repeat[i] for repeat in repeats]) for i in (0, 1))
+        found.append(Result(run, label, scores, thresholds, tuple(protocol.points(run))))
+    random = [result for result in found if result.run.upstream is None]
+    return [
+        replace(result, baseline=next((r for r in random if _comparable(result.run, r.run)), None))
+        if result.run.upstream
+        else result
+        for result in found
+    ]
 
 
 def _repeat_scores(
@@ -231,7 +225,8 @@ def _repeat_scores(
 
 
 def _by_metric(repeats: Sequence[dict[str, float]]) -> dict[str, list[float]]:
-    return {name: [repeat[name] for repeat in repeats] for name in (repeats[0] if repeats else ())}
+    names = repeats[0] if repeats else ()
+    return {name: [repeat[name] for repeat in repeats] for name in names}
 
 
 def same_test(runs: Sequence[Run]) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from ..training.outputs import Run
-from ..training.run_description import RunDescription, RunInput
+from ..training.run_description import RunDescription
 from . import paper
 from .paper import DATASETS, RELATED, Column, Conditions, Start
 from .results import Comparison, Result
@@ -230,24 +230,13 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, s
             yield prefix + key, DASH if value is None else number
 
 
-@dataclass(frozen=True, slots=True)
-class Provenance:
-    """What runs were computed with and from."""
-
-    environment: tuple[tuple[str, str], ...]
-    versions: tuple[tuple[str, str], ...]
-    inputs: tuple[RunInput, ...]
-    notes: tuple[str, ...]
-
-
-def provenance(runs: Sequence[Named]) -> dict[Provenance, list[Named]]:
-    """Group runs by environment, versions, inputs and notes."""
-    groups: dict[Provenance, list[Named]] = {}
+def provenance(runs: Sequence[Named]) -> list[list[Named]]:
+    """Group runs with the same environment, versions, inputs and notes."""
+    groups: dict[str, list[Named]] = {}
     for label, run in runs:
-        environment, versions = tuple(run.environment.items()), tuple(run.versions.items())
-        key = Provenance(environment, versions, tuple(run.inputs), tuple(run.data.notes))
+        key = repr((run.environment, run.versions, run.inputs, run.data.notes))
         groups.setdefault(key, []).append((label, run))
-    return groups
+    return list(groups.values())
 
 
 def csv_text(results: Sequence[Result]) -> str:
