@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from itertools import cycle
 from multiprocessing import get_context
+from operator import length_hint
 from pathlib import Path
 
 import pytest
@@ -255,10 +256,13 @@ def test_recordings_are_read_ahead_but_not_far(root: Path, web: servers.Server) 
         (root / f"{number:03d}.hea").write_bytes(b"%d" % number)
     there = Folder.open(web.url)
     before = web.asked.total()
-    all_files = there.fetch_all([f"{number:03d}.hea"] for number in range(60))
+    numbers = iter(range(60))
+    all_files = there.fetch_all([f"{n:03d}.hea"] for n in numbers)
     for number in range(60):
         assert next(all_files)[f"{number:03d}.hea"] == b"%d" % number
         assert web.asked.total() - before <= number + folder.AHEAD
+        # One more is taken, to compare its files with those of the last.
+        assert 60 - length_hint(numbers) <= number + folder.AHEAD + 1
     with pytest.raises(StopIteration):
         next(all_files)
     assert web.asked.total() == before + 60
