@@ -245,7 +245,7 @@ def main() -> None:
         parser.error(f"--again: no stage {', '.join(wrong)}; there are {', '.join(LIMITS)}")
     for path in (*args.shards, *args.upstream):
         try:
-            kind = Store(path).recipe["kind"]
+            kind = Store(path).recipe.kind
         except EcgpipeError as error:
             parser.error(str(error))
         if kind != "shards":

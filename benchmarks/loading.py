@@ -110,7 +110,7 @@ def main() -> None:
             ways[f"shards, {codec}"] = partial(ours, corpus, segments)
             ways[f"shards, {codec}: decoding alone"] = lambda _, corpus=corpus: bare(corpus)
         records = [reader.read(i) for i in range(segments)]
-        table = beat_classes(tuple(store.recipe["beats"]))
+        table = beat_classes(store.recipe.beats)
         signal = np.stack([record.millivolts()[0] for record in records])
         beats = [(r.beats.index, table[r.beats.label]) for r in records if r.beats]
         plain, zipped = folder / "patient.pkl", folder / "patient.pkl.gz"

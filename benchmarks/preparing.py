@@ -131,7 +131,7 @@ def peak(name: str, root: Path, into: Path, segments: int | None) -> None:
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     shard(into / "archive", into / "shards", 128, workers=1)
     last = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    largest = made["totals"]["raw_bytes"] / len(made["parts"]) / 1e6
+    largest = made.totals.raw_bytes / len(made.parts) / 1e6
     print(
         f"| {name} | {largest:.1f} MB in {made['totals']['records'] // len(made['parts'])} records "
         f"| {before:.0f} | {after:.0f} | {last:.0f} |",
@@ -191,7 +191,7 @@ def main(data: Path) -> None:
             make = partial(prepare, name, data / name, workers=1, patients=patients)
             warm = make(archive=into / "warm")
             shard(into / "warm", into / "warm shards", 250, workers=1)
-            size = warm["totals"]["raw_bytes"]
+            size = warm.totals.raw_bytes
             title = f"{name}, {warm['totals']['records']:,} records"
             speed[name, "prepare"] = measure(
                 clock, f"{title}: prepare", size, partial(make, archive=into / "made")

@@ -93,25 +93,25 @@ def test_the_manifest_adds_up(tmp_path: Path, small: Path, mitdb: Path) -> None:
     manifest = prepare("icentia11k", small, tmp_path / "archive", 1)
     records = list(read_records("icentia11k", small))
     millivolts = np.concatenate([r.signal[0] / db.ICENTIA_GAIN for r in records])
-    found = manifest["statistics"]["ecg"]
-    assert found["mean_mV"] == pytest.approx(millivolts.mean(), abs=1e-10, rel=1e-10)
-    assert found["std_mV"] == pytest.approx(millivolts.std(), rel=1e-10)
-    totals = manifest["totals"]
-    assert (totals["records"], totals["patients"], totals["refused"]) == (7, 5, 0)
-    assert totals["samples"] == len(millivolts) and totals["raw_bytes"] == 2 * len(millivolts)
-    assert totals["hours"] == pytest.approx(len(millivolts) / 250 / 3600, abs=5e-5)
-    assert totals["records_without_annotations"] == 1
+    found = manifest.statistics["ecg"]
+    assert found.mean_mV == pytest.approx(millivolts.mean(), abs=1e-10, rel=1e-10)
+    assert found.std_mV == pytest.approx(millivolts.std(), rel=1e-10)
+    totals = manifest.totals
+    assert (totals.records, totals.patients, totals.refused) == (7, 5, 0)
+    assert totals.samples == len(millivolts) and totals.raw_bytes == 2 * len(millivolts)
+    assert totals.hours == pytest.approx(len(millivolts) / 250 / 3600, abs=5e-5)
+    assert totals.records_without_annotations == 1
     per_segment = [symbol for _, symbol, _ in db.icentia_rows(900) if symbol != "+"]
-    assert totals["beats"] == {s: 6 * per_segment.count(s) for s in set(per_segment)}
-    assert totals["rhythms"] == {"(N": 6, ")": 6}
+    assert totals.beats == {s: 6 * per_segment.count(s) for s in set(per_segment)}
+    assert totals.rhythms == {"(N": 6, ")": 6}
     on_disk = (tmp_path / "archive" / "records.zarr").glob("p*/**/*")
-    assert totals["stored_bytes"] == sum(f.stat().st_size for f in on_disk if f.is_file())
-    assert manifest == json.loads((tmp_path / "archive" / "manifest.json").read_text())
-    by_lead = prepare("mitdb", mitdb, tmp_path / "two", 1)["statistics"]
+    assert totals.stored_bytes == sum(f.stat().st_size for f in on_disk if f.is_file())
+    assert manifest.plain() == json.loads((tmp_path / "archive" / "manifest.json").read_text())
+    by_lead = prepare("mitdb", mitdb, tmp_path / "two", 1).statistics
     for lead in ("MLII", "V5"):  # by name, wherever it lies in a record
         leads = [r.millivolts()[r.leads.index(lead)] for r in read_records("mitdb", mitdb)]
-        assert by_lead[lead]["mean_mV"] == pytest.approx(np.mean(leads, dtype=float), abs=1e-6)
-        assert by_lead[lead]["std_mV"] == pytest.approx(np.std(leads, dtype=float), rel=1e-6)
+        assert by_lead[lead].mean_mV == pytest.approx(np.mean(leads, dtype=float), abs=1e-6)
+        assert by_lead[lead].std_mV == pytest.approx(np.std(leads, dtype=float), rel=1e-6)
 
 
 @settings(deadline=None, max_examples=60)
@@ -167,8 +167,8 @@ def test_a_record_with_another_number_of_leads_is_refused(tmp_path: Path) -> Non
     db.mitdb(tmp_path / "raw", "101", ("MLII", "V5", "V1"), 3000)
     last = db.mitdb(tmp_path / "raw", "102", samples=3000)
     manifest = prepare("mitdb", tmp_path / "raw", tmp_path / "archive", 1)
-    (refused,) = manifest["refused"]
-    assert refused["key"] == "101" and "3 leads" in refused["reason"] and "2" in refused["reason"]
+    (refused,) = manifest.refused
+    assert refused.key == "101" and "3 leads" in refused.reason and "2" in refused.reason
     store = open_store(tmp_path / "archive")
     assert list(store.records.index) == ["100", "102"]
     np.testing.assert_array_equal(store.read("102").signal, last)
@@ -188,9 +188,9 @@ def test_a_part_of_refused_records_alone(tmp_path: Path, small: Path) -> None:
     for file in (small / "p00/p00002").glob("*.dat"):
         file.unlink()
     manifest = prepare("icentia11k", small, tmp_path / "archive", 1)
-    assert manifest["totals"]["records"] == 6 and manifest["totals"]["patients"] == 4
-    (part,) = [p for p in manifest["parts"] if p["name"] == "p00002"]
-    assert (part["records"], part["refused"]) == (0, 1)
+    assert manifest.totals.records == 6 and manifest.totals.patients == 4
+    (part,) = [p for p in manifest.parts if p.name == "p00002"]
+    assert (part.records, part.refused) == (0, 1)
     assert not (tmp_path / "archive/records.zarr/p00002").exists()
     store = open_store(tmp_path / "archive")
     assert len(list(store.read_all())) == 6 and store.signal.shape[1] == store.records.stop.iloc[-1]

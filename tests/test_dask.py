@@ -208,7 +208,7 @@ def whole(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store that one process makes, undisturbed."""
     store = tmp_path_factory.mktemp("whole") / "archive"
     manifest = prepare("icentia11k", raw, store, 1)
-    assert (manifest["totals"]["records"], manifest["totals"]["refused"]) == (23, 1)
+    assert (manifest.totals.records, manifest.totals.refused) == (23, 1)
     return store
 
 
@@ -283,7 +283,7 @@ def test_the_same_bytes_from_two_dask_workers_of_which_one_is_killed(
         assert len(client.nthreads()) == 1
     assert busy == [True] and there[0] < 12 and victim.wait() == -signal.SIGKILL
     assert db.tree(store) == db.tree(whole) and len(db.tree(store)) > 200
-    assert verify(store) == [] and manifest["totals"]["refused"] == 1
+    assert verify(store) == [] and manifest.totals.refused == 1
 
 
 @pytest.mark.slow

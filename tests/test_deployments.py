@@ -155,7 +155,7 @@ def test_the_short_path(server: Server, tmp_path: Path, cinc: Path) -> None:
     (block,) = re.findall(r"^```sh\n(.*?)^```$", (ROOT / "docs/server.md").read_text(), re.M | re.S)
     last = block.splitlines()[-1].replace("raw/cinc2017", str(cinc))
     server.type(last.replace("archive/cinc2017", str(tmp_path / "archive")))
-    assert open_store(tmp_path / "archive").manifest["totals"]["records"] == 40
+    assert open_store(tmp_path / "archive").manifest.totals.records == 40
 
     named = {"flow_runs": {"name": {"any_": [f"{tmp_path}/archive"]}}}
     (run,) = server.ask("flow_runs/filter", named)

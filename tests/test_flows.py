@@ -231,7 +231,7 @@ def test_the_flow_prepares_an_archive_and_shows_its_counts_and_what_it_refused(s
     out = tmp_path / "counts" / "archive"
     state = prepare("cinc2017", str(tmp_path / "raw"), out, return_state=True)
     assert state.is_completed() and state.name == "SomeRefused", state.message
-    assert open_store(out).manifest["totals"]["records"] == 5
+    assert open_store(out).manifest.totals.records == 5
     page = Artifact.get(artifacts.name_of(str(out)))
     assert page is not None and "| records | 5 |\n| refused | 1 |" in page.data
     refused = Artifact.get(f"{artifacts.name_of(str(out))}-refused")

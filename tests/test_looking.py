@@ -82,7 +82,7 @@ def test_stretches_are_what_beats_are_labelled_by(recordings: Path, tmp_path: Pa
     """The drawn rhythm of every beat of real and simulated records is the one that is learnt."""
     prepare("mitdb", recordings / "mitdb", tmp_path / "mitdb", 1, patients="200-203")
     store = open_store(tmp_path / "mitdb")
-    symbols = tuple(store.recipe["rhythms"])
+    symbols = store.recipe.rhythms
     beats, changes = 0, 0
     for record in store.read_all():
         assert record.beats is not None
@@ -158,7 +158,7 @@ def test_a_strip_is_to_scale_and_its_marks_lie_on_their_samples(
         row, within = divmod(sample - first, 2500)
         return row, round(float(drawing.traces[row][within, 0]), 2)
 
-    labels = [store.recipe["beats"][label] for label in record.beats.label]
+    labels = [store.recipe.beats[label] for label in record.beats.label]
     inside = [
         (at, symbol)
         for at, symbol in zip(record.beats.index.tolist(), labels, strict=True)
@@ -325,10 +325,10 @@ def test_counts_are_those_of_the_records(place: Path, leads: Path) -> None:
         assert counts.patients == {
             p: sum(r.patient == p for r in records) for p in {r.patient for r in records}
         }
-        for i, symbol in enumerate(store.recipe["beats"]):
+        for i, symbol in enumerate(store.recipe.beats):
             having = {r.patient for r in records if r.beats and i in r.beats.label}
             assert counts.patients_with.get(("beats", symbol), set()) == having
-        for label in store.recipe["statements"]:
+        for label in store.recipe.statements:
             having = {r.patient for r in records if label in r.statements}
             assert counts.patients_with.get(("statements", label), set()) == having
 
@@ -441,9 +441,9 @@ def test_inspect_says_lengths_leads_and_rhythms(place: Path, leads: Path, tmp_pa
     facts = inspect(place / "archive/icentia11k")
     hours = {
         name: n / 250 / 3600
-        for name, n in open_store(place / "archive/icentia11k")
-        .manifest["totals"]["rhythm_samples"]
-        .items()
+        for name, n in open_store(
+            place / "archive/icentia11k"
+        ).manifest.totals.rhythm_samples.items()
     }
     assert facts["rhythm_hours"] == pytest.approx(hours, abs=1e-4)
     for number, samples in ((100, 720), (101, 3600), (102, 1080)):
@@ -495,7 +495,7 @@ def test_the_guide_says_what_is_so(
         if "AFIB"
         in str(
             [
-                store.recipe["rhythms"][i]
+                store.recipe.rhythms[i]
                 for r in records.values()
                 if r.patient == p
                 for i in r.rhythms.label

@@ -64,8 +64,8 @@ def test_mitdb_is_what_wfdb_reads(recordings: Path, mit: Store) -> None:
         path = recordings / "mitdb" / record.key
         same_signal(record, path)
         counts += same_marks(record, path, mitdb)
-    totals = mit.manifest["totals"]
-    assert (totals["records"], totals["refused"]) == (38, 0)
+    totals = mit.manifest.totals
+    assert (totals.records, totals.refused) == (38, 0)
     expected = {
         **{"N": 59672, "L": 6618, "R": 7173, "e": 16, "j": 16, "A": 2216, "J": 82, "S": 2},
         **{"a": 126, "V": 4904, "/": 4106, "f": 56, "F": 779, "Q": 11},
@@ -73,7 +73,7 @@ def test_mitdb_is_what_wfdb_reads(recordings: Path, mit: Store) -> None:
         **{"(NOD": 5, "(BII": 5, "(P": 4, "(IVR": 3, "(AFL": 1, "(SBR": 1},
     }
     assert {symbol: n for symbol, n in counts.items() if symbol in expected} == expected
-    assert {**totals["beats"], **totals["rhythms"]} == expected
+    assert {**totals.beats, **totals.rhythms} == expected
     assert verify(mit.path) == []
 
 
@@ -112,7 +112,7 @@ def test_icentia11k_is_what_wfdb_reads(recordings: Path, tmp_path: Path) -> None
     files.remove(f"{names[1]}.atr")
     raw = link(recordings / "icentia11k", tmp_path / "raw", files)
     manifest = prepare("icentia11k", raw, tmp_path / "archive", 1)
-    assert manifest["totals"]["records"] == 3
+    assert manifest.totals.records == 3
     records = list(open_store(tmp_path / "archive").read_all())
     for name, record in zip(names, records, strict=True):
         same_signal(record, raw / name)
@@ -170,9 +170,9 @@ def test_cinc2017_whole(recordings: Path, tmp_path: Path) -> None:
         samples += record.samples
         total, squares = total + millivolts.sum(), squares + np.square(millivolts).sum()
         lengths[record.samples] += 1
-    assert manifest["totals"]["statements"] == {"N": 5076, "A": 758, "O": 2415, "~": 279}
-    assert manifest["totals"]["records"] == 8528 and manifest["totals"]["refused"] == 0
-    found = manifest["statistics"]["ECG"]
+    assert manifest.totals.statements == {"N": 5076, "A": 758, "O": 2415, "~": 279}
+    assert manifest.totals.records == 8528 and manifest.totals.refused == 0
+    found = manifest.statistics["ECG"]
     assert found["mean_mV"] == pytest.approx(total / samples, abs=1e-9)
     assert found["std_mV"] == pytest.approx(np.sqrt(squares / samples - (total / samples) ** 2))
     assert round(found["mean_mV"], 6) == 0.007536 and round(found["std_mV"], 6) == 0.237287

@@ -135,11 +135,11 @@ def test_wrong_bytes_refuse_their_record_until_they_are_mended(tmp_path: Path, s
     there = tmp_path / "streamed"
     with servers.serve(plan):
         plan.garbled = frozenset({"/p00/p00003/p00003_s01.dat"})
-        refused = prepare("icentia11k", plan.url, there, 1)["refused"]
-        assert [row["key"] for row in refused] == ["p00003_s01"]
-        assert refused[0]["reason"].startswith("p00/p00003/p00003_s01.dat: differs from SHA256SUMS")
+        refused = prepare("icentia11k", plan.url, there, 1).refused
+        assert [row.key for row in refused] == ["p00003_s01"]
+        assert refused[0].reason.startswith("p00/p00003/p00003_s01.dat: differs from SHA256SUMS")
         plan.garbled = frozenset()
-        assert prepare("icentia11k", plan.url, there, 1)["totals"]["refused"] == 0
+        assert prepare("icentia11k", plan.url, there, 1).totals.refused == 0
     prepare("icentia11k", small, tmp_path / "local", 1)
     assert db.tree(there) == db.tree(tmp_path / "local")
 
@@ -157,7 +157,7 @@ def test_the_same_archive_from_a_zip_and_from_a_simulated_set_elsewhere(
             for i, source in enumerate([cinc, packed, f"{web.url}/training2017.zip"])
         ]
     assert made[0] == made[1] == made[2]
-    assert made[0]["totals"]["records"] == 40 and made[0]["recipe"]["simulated"]
+    assert made[0].totals.records == 40 and made[0].recipe.simulated
 
 
 def test_a_simulated_set_is_known_as_such_elsewhere(tmp_path: Path, icentia: Path) -> None:
@@ -181,7 +181,7 @@ def test_patients_and_segments_choose(tmp_path: Path) -> None:
     chosen = {f"p{p:05d}_s{s:02d}" for p in (1, 2) for s in (0, 2, 7)}
     assert downloaded == chosen
     parts = json.loads((tmp_path / "some" / "manifest.json").read_text())
-    assert parts["totals"]["records"] == 6 and parts["totals"]["patients"] == 2
+    assert parts.totals.records == 6 and parts.totals.patients == 2
 
 
 @pytest.mark.parametrize("place", ["web", "s3", "mistyped"])

@@ -42,7 +42,7 @@ def test_one_bad_record_is_refused_and_taken_in_when_it_is_repaired(
     assert "p00003_s01" in first.stderr and "truncated" in first.stderr
     assert "6 records of 5 patients" in first.stdout
     store = open_store(tmp_path / "archive")
-    assert [r["key"] for r in store.manifest["refused"]] == ["p00003_s01"]
+    assert [r.key for r in store.manifest.refused] == ["p00003_s01"]
     assert len(store.records) == 6 and verify(tmp_path / "archive") == []
     before = db.sidecars(tmp_path / "archive")
     bad.write_bytes(whole)

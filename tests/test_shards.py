@@ -55,8 +55,9 @@ def test_at_the_archives_rate_records_are_what_they_were(
     for found, record in zip(records, open_store(archive).read_all(), strict=True):
         db.equal(found, record)
     before = open_store(archive).manifest
-    assert manifest["statistics"] == before["statistics"]
-    differing = {k for k in manifest["totals"] if manifest["totals"][k] != before["totals"][k]}
+    assert manifest.statistics == before.statistics
+    now, then = manifest.totals.plain(), before.totals.plain()
+    differing = {name for name in now if now[name] != then[name]}
     assert differing == {"stored_bytes"}
     assert verify(tmp_path / "shards") == []
 
@@ -208,12 +209,12 @@ def test_refusals_of_the_archive_are_passed_on(tmp_path: Path, raw: Path) -> Non
     shutil.copytree(raw, copy)
     (copy / "p00/p00002/p00002_s01.dat").unlink()
     (copy / "p00/p00003/p00003_s01.dat").unlink()
-    refused = prepare("icentia11k", copy, tmp_path / "archive", 1)["refused"]
-    assert [r["key"] for r in refused] == ["p00002_s01", "p00003_s01"]
+    refused = prepare("icentia11k", copy, tmp_path / "archive", 1).refused
+    assert [r.key for r in refused] == ["p00002_s01", "p00003_s01"]
     found = run("shard", tmp_path / "archive", tmp_path / "shards", "--workers", 1)
     assert found.returncode == 3 and "p00003_s01" in found.stderr
     store = open_store(tmp_path / "shards")
-    assert store.manifest["refused"] == refused and len(list(store.read_all())) == 5
+    assert store.manifest.refused == refused and len(list(store.read_all())) == 5
     assert verify(tmp_path / "shards") == []
 
 

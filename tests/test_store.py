@@ -103,7 +103,7 @@ def test_what_is_simulated_says_so(tmp_path: Path, cinc: Path) -> None:
     assert facts["labels_file"] == "REFERENCE-v3.csv" and "REFERENCE-v3.csv" in text(facts)
     labels = [record.statements[0] for record in read_records("cinc2017", cinc)]
     assert facts["statements"] == {c: labels.count(c) for c in sorted(set(labels))}
-    assert facts["digest"] == manifest["digest"]
+    assert facts["digest"] == manifest.digest
 
 
 def test_what_is_no_store(tmp_path: Path, stores: dict[str, Path]) -> None:

@@ -176,19 +176,19 @@ def test_every_record_of_ptbxl_is_in_the_shards_or_listed(tmp_path: Path) -> Non
     db.ptbxl(raw, 4, rates=())
     db.ptbxl(raw, 5, "{}")
     archive = prepare("ptbxl", raw, tmp_path / "archive", workers=1)
-    assert archive["totals"]["records"] == 4 and archive["totals"]["refused"] == 1
-    assert archive["totals"]["statements"] == {
+    assert archive.totals.records == 4 and archive.totals.refused == 1
+    assert archive.totals.statements == {
         "AFIB": 1, "AMI": 1, "IMI": 1, "NORM": 1, "SR": 1, "TRIGU": 1
     }  # fmt: skip
     shards = shard(tmp_path / "archive", tmp_path / "rhythm", fs=250, workers=1)
-    assert shards["recipe"]["statements"] == list(RHYTHMS)
-    assert shards["totals"]["statements"] == {"AFIB": 1, "SR": 1, "TRIGU": 1}
-    assert sorted(row["key"] for row in shards["excluded"]) == ["00002", "00005"]
-    assert [row["key"] for row in shards["refused"]] == ["00004"]
+    assert shards.recipe.statements == tuple(RHYTHMS)
+    assert shards.totals.statements == {"AFIB": 1, "SR": 1, "TRIGU": 1}
+    assert sorted(row.key for row in shards.excluded) == ["00002", "00005"]
+    assert [row.key for row in shards.refused] == ["00004"]
     other = shard(tmp_path / "archive", tmp_path / "super", workers=1, statements="superclass")
-    assert other["recipe"]["statements"] == ["STTC", "NORM", "MI", "HYP", "CD"]
-    assert other["totals"]["statements"] == {"MI": 2, "NORM": 1}
-    assert [row["key"] for row in other["excluded"]] == ["00005"]
+    assert other.recipe.statements == ("STTC", "NORM", "MI", "HYP", "CD")
+    assert other.totals.statements == {"MI": 2, "NORM": 1}
+    assert [row.key for row in other.excluded] == ["00005"]
     with pytest.raises(EcgpipeError, match="no category 'ryhthm'"):
         shard(tmp_path / "archive", tmp_path / "none", workers=1, statements="ryhthm")
 
@@ -367,12 +367,12 @@ def test_icbeb_without_one_of_the_nine_is_kept_and_excluded_by_name(tmp_path: Pa
     db.challenge(raw, "A0001", "164889003,427172004")
     db.challenge(raw, "A0002", "427172004")
     archive = prepare("icbeb2018", raw, tmp_path / "archive", workers=1)
-    assert archive["totals"]["statements"] == {"427172004": 2, "AF": 1}
-    assert archive["totals"]["records"] == 2
+    assert archive.totals.statements == {"427172004": 2, "AF": 1}
+    assert archive.totals.records == 2
     shards = shard(tmp_path / "archive", tmp_path / "shards", workers=1)
-    assert shards["recipe"]["statements"] == list(icbeb2018.CLASSES)
-    assert shards["totals"]["statements"] == {"AF": 1} and shards["totals"]["records"] == 1
-    ((key, reason),) = ((row["key"], row["reason"]) for row in shards["excluded"])
+    assert shards.recipe.statements == tuple(icbeb2018.CLASSES)
+    assert shards.totals.statements == {"AF": 1} and shards.totals.records == 1
+    ((key, reason),) = ((row.key, row.reason) for row in shards.excluded)
     assert key == "A0002" and "427172004" in reason
 
 

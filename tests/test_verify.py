@@ -50,9 +50,9 @@ def archive(tmp_path: Path, raw: Path) -> Path:
 
 def merged_again(store: Path) -> None:
     """Make the manifest what the sidecars add up to, as the store's command would."""
-    recipe = json.loads((store / "recipe.json").read_text())
     names = sorted(path.stem for path in (store / "parts").glob("*.json"))
-    write_json(store / "manifest.json", merge(recipe, (read_sidecar(store, n) for n in names)))
+    manifest = merge(open_store(store).recipe, (read_sidecar(store, n) for n in names))
+    write_json(store / "manifest.json", manifest.plain())
 
 
 def sets(folder: Path) -> dict[str, Path]:
@@ -75,7 +75,7 @@ def test_what_was_made_is_all_there_is_in_the_source(tmp_path: Path, name: str) 
     for fs in (open_store(tmp_path / "archive").records["fs"].iloc[0], 250):
         manifest = shard(tmp_path / "archive", tmp_path / f"{fs}", fs, workers=1)
         assert verify(tmp_path / f"{fs}", source=tmp_path / "archive") == []
-    assert manifest["totals"]["excluded"] == (name == "ptbxl")
+    assert manifest.totals.excluded == (name == "ptbxl")
 
 
 def test_on_the_command_line(tmp_path: Path, raw: Path, archive: Path) -> None:
@@ -208,7 +208,7 @@ def test_totals_that_do_not_add_up_are_named(archive: Path) -> None:
         "beats": lambda totals: totals["beats"].update(V=1),
         "rhythm_samples": lambda totals: totals["rhythm_samples"].update(afib=1),
         "samples": lambda totals: totals.update(samples=1),
-        "qrs": lambda totals: totals.pop("qrs"),
+        "qrs": lambda totals: totals.update(qrs=1),
     }
     for name, change in changes.items():
         tree = json.loads(whole)
@@ -216,6 +216,10 @@ def test_totals_that_do_not_add_up_are_named(archive: Path) -> None:
         path.write_text(json.dumps(tree))
         (found,) = verify(archive)
         assert found.startswith(f"manifest.json: totals.{name}: not what the sidecars add up to")
+    tree = json.loads(whole)
+    del tree["totals"]["qrs"]
+    path.write_text(json.dumps(tree))
+    assert verify(archive) == [f"{path}: totals.qrs: Field required; the file is damaged"]
     tree = json.loads(whole)
     tree["recipe"]["detector"] = "another"
     path.write_text(json.dumps(tree))
@@ -329,8 +333,8 @@ def test_real_sums_are_the_sources(recordings: Path, tmp_path: Path, name: str) 
     total: Counter[str] = Counter()
     for path in root.rglob("*.atr"):
         total += rhythm_samples(path.with_suffix(""), symbols, samples)
-    assert manifest["totals"]["rhythm_samples"] == total
-    assert total.total() == manifest["totals"]["samples"]
+    assert manifest.totals.rhythm_samples == total
+    assert total.total() == manifest.totals.samples
 
 
 def test_real_recordings_of_cinc2017(recordings: Path, tmp_path: Path) -> None:
@@ -343,5 +347,5 @@ def test_real_recordings_of_cinc2017(recordings: Path, tmp_path: Path) -> None:
             name = f"{line.split(',')[0]}.{extension}"
             (raw / name).symlink_to(root / name)
     manifest = prepare("cinc2017", raw, tmp_path / "archive", 1)
-    assert manifest["totals"]["records"] == len(lines) > 50
+    assert manifest.totals.records == len(lines) > 50
     assert verify(tmp_path / "archive", source=raw) == []

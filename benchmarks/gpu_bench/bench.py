@@ -111,6 +111,6 @@ def a_pass(settings: PretrainSettings, network: nn.Module | None = None) -> Pass
 def at_250(bench: Bench) -> Store:
     """The shards at 250 Hz, which frames are drawn from."""
     for path in bench.shards:
-        if (store := Store(path)).recipe["fs"] == 250:
+        if (store := Store(path)).recipe.fs == 250:
             return store
     raise EcgpipeError("--shards: none at 250 Hz, which this needs")

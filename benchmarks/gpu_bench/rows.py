@@ -94,9 +94,9 @@ def protocol(row: Row, settings: FinetuneSettings, store: Store, small: bool) ->
         "row": row.name,
         "settings": what(settings),
         "pretraining": pretrained,
-        "records": store.manifest["totals"]["records"],
-        "fs": recipe["fs"],
-        "labels_file": recipe["labels_file"],
+        "records": store.manifest.totals.records,
+        "fs": recipe.fs,
+        "labels_file": recipe.labels_file,
     }
 
 
@@ -107,7 +107,7 @@ def what(settings: Training) -> dict[str, Any]:
 
 def at_250(shards: list[Path]) -> list[Path]:
     """The shards that can be pretrained on."""
-    return [path for path in shards if Store(path).recipe["fs"] == 250]
+    return [path for path in shards if Store(path).recipe.fs == 250]
 
 
 def last_epoch(history: Path) -> dict[str, float]:
@@ -118,7 +118,7 @@ def last_epoch(history: Path) -> dict[str, float]:
 
 def shards_for(row: Row, stores: list[Store]) -> Store | None:
     for store in stores:
-        if store.recipe["dataset"] == row.downstream and store.recipe["fs"] == row.fs:
+        if store.recipe.dataset == row.downstream and store.recipe.fs == row.fs:
             return store
     return None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,9 @@ from ..errors import DAMAGED, REFUSED
 from ..files.paths import local_path, to_path
 from ..progress import print_json
 from .options import AsJson, Dask, Source, Store, Workers
+
+if TYPE_CHECKING:
+    from ..storage.manifest import Manifest
 
 
 def simulate(
@@ -128,20 +131,20 @@ def verify(
     print(f"{store}: whole" + (f", and all that is in {source}" if source else ""))
 
 
-def _say_store(path: Path, manifest: dict[str, Any], as_json: bool) -> None:
-    totals = manifest["totals"]
+def _say_store(path: Path, manifest: Manifest, as_json: bool) -> None:
+    totals = manifest.totals
     from ..storage.inspect import counted, inspect
 
     if as_json:
         print_json(inspect(path))
     else:
         print(
-            f"{path}: {counted(totals['records'], 'record')} of "
-            f"{counted(totals['patients'], 'patient')}, "
-            f"{totals['hours']:,.1f} h, {totals['stored_bytes'] / 1e6:,.1f} MB"
+            f"{path}: {counted(totals.records, 'record')} of "
+            f"{counted(totals.patients, 'patient')}, "
+            f"{totals.hours:,.1f} h, {totals.stored_bytes / 1e6:,.1f} MB"
         )
-    if totals["refused"]:
-        for item in manifest["refused"]:
-            print(f"refused {item['key']}: {item['reason']}", file=sys.stderr)
-        print(f"{totals['refused']} records refused; the others are in {path}", file=sys.stderr)
+    if totals.refused:
+        for item in manifest.refused:
+            print(f"refused {item.key}: {item.reason}", file=sys.stderr)
+        print(f"{totals.refused} records refused; the others are in {path}", file=sys.stderr)
         raise typer.Exit(REFUSED)

@@ -93,19 +93,15 @@ def open_corpus(
     """
     shards, rows, notes = [], {}, []
     for store in stores:
-        recipe = store.recipe
-        if recipe["kind"] != "shards":
+        recipe = store.shards_recipe
+        if recipe.fs != fs:
             raise EcgpipeError(
-                f"{store.path}: is an archive; run `ecgpipe shard` and name its result"
-            )
-        if recipe["fs"] != fs:
-            raise EcgpipeError(
-                f"{store.path}: shards at {recipe['fs']:g} Hz where the setting fs says {fs:g}"
+                f"{store.path}: shards at {recipe.fs:g} Hz where the setting fs says {fs:g}"
             )
         check_files(store)
         by_part: dict[str, list[Source]] = {}
         bare = short = tested = 0
-        kept_back = set(unseen.get(recipe["dataset"], ()))
+        kept_back = set(unseen.get(recipe.dataset, ()))
         for row in store.rows():
             if row["key"] in kept_back:
                 tested += 1
@@ -114,15 +110,15 @@ def open_corpus(
             elif row["samples"] < span:
                 short += 1
             else:
-                patient = f"{recipe['dataset']}/{row['patient']}"
+                patient = f"{recipe.dataset}/{row['patient']}"
                 by_part.setdefault(row["part"], []).append(
                     Source(row["key"], patient, row["samples"])
                 )
-                lead = main_lead(tuple(row["leads"]), recipe["main_lead"])
+                lead = main_lead(tuple(row["leads"]), recipe.main_lead)
                 rows[f"{patient}/{row['key']}"] = {**row, "lead": lead, "patient_id": patient}
-        symbols = Symbols(tuple(recipe["beats"]), tuple(recipe["rhythms"]))
+        symbols = Symbols(recipe.beats, recipe.rhythms)
         shards += [
-            Shard(store.shard(part), symbols, recipe["main_lead"], tuple(records))
+            Shard(store.shard(part), symbols, recipe.main_lead, tuple(records))
             for part, records in by_part.items()
         ]
         whys = (
@@ -132,7 +128,7 @@ def open_corpus(
         )
         for count, why in whys:
             if count:
-                notes.append(f"{recipe['dataset']}: {count:,} records {why} left out")
+                notes.append(f"{recipe.dataset}: {count:,} records {why} left out")
     if not shards:
         raise EcgpipeError(
             "no record to draw frames from: " + "; ".join(notes or ["the shards are empty"])

@@ -43,22 +43,21 @@ def load_recordings(store: Store, many_of: bool) -> Recordings:
         The store is no shards, is damaged, holds records of different leads, or see
         :func:`read_labels`.
     """
-    if store.recipe["kind"] != "shards":
-        raise EcgpipeError(f"{store.path}: is an archive; run `ecgpipe shard` and name its result")
+    recipe = store.shards_recipe
     check_files(store)
     rows = {row["key"]: row for row in store.rows()}
     leads = {tuple(row["leads"]) for row in rows.values()}
     if len(leads) != 1:
         raise EcgpipeError(f"{store.path}: records of {len(leads)} sets of leads; one is needed")
-    totals = store.manifest["totals"]
-    notes = [(totals["refused"], "refused while reading the raw files"),
-             (totals["excluded"], "left out of the shards, without a chosen label")]  # fmt: skip
+    totals = store.manifest.totals
+    notes = [(totals.refused, "refused while reading the raw files"),
+             (totals.excluded, "left out of the shards, without a chosen label")]  # fmt: skip
     return Recordings(
         records={record.key: record for record in store.read_all()},
         rows=rows,
-        label=read_labels(store.path, rows, store.recipe["statements"], many_of),
-        classes=tuple(store.recipe["statements"]),
-        fs=store.recipe["fs"],
+        label=read_labels(store.path, rows, recipe.statements, many_of),
+        classes=recipe.statements,
+        fs=recipe.fs,
         leads=leads.pop(),
         notes=[f"{count:,} records {why}" for count, why in notes if count],
     )

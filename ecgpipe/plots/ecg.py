@@ -160,7 +160,7 @@ def _cut(store: Store, record: Record, first: int, last: int) -> _Cut:
         at = slice(*np.searchsorted(marks.index, [first, last]))
         return list(zip(marks.index[at].tolist(), marks.label[at].tolist(), strict=True))
 
-    symbols, notes = store.recipe["beats"], store.recipe["rhythms"]
+    symbols, notes = store.recipe.beats, store.recipe.rhythms
     stretches = rhythm_stretches(record.rhythms, notes, record.samples)
     others = dict.fromkeys(name for note in notes if (name := note.strip("()")) not in _HUES)
     # One sample more, so that a row ends where the next one starts.
@@ -279,10 +279,10 @@ def _facts(store: Store, record: Record, cut: _Cut) -> list[str]:
     begin, end, total = (clock(at / cut.fs) for at in (cut.first, cut.last, record.samples))
     return [
         record.key,
-        DATASETS[recipe["dataset"]].title + (", simulated" if recipe["simulated"] else ""),
+        DATASETS[recipe.dataset].title + (", simulated" if recipe.simulated else ""),
         f"patient {record.patient}",
         *([f"labelled {', '.join(record.statements)}"] if record.statements else []),
-        *(["no annotated beats"] if recipe["beats"] and record.beats is None else []),
+        *(["no annotated beats"] if recipe.beats and record.beats is None else []),
         f"{record.fs:g} Hz, lead{'s' * (len(record.leads) > 1)} {', '.join(record.leads)}",
         f"{begin} to {end} of {total}",
         "25 mm/s, 10 mm/mV" + (f", cut beyond {_MOST} mV" if cut.is_cut else ""),

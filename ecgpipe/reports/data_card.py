@@ -116,7 +116,7 @@ def write_card(store: Path, out: Path) -> Path:
         leads={name: _summary(values) for name, values in counts.std.items()},
         recipe={
             name: value
-            for name, value in opened.recipe.items()
+            for name, value in sorted(opened.recipe.plain().items())
             if isinstance(value, str | float | int) and name not in ("kind", "simulated")
         },
     )
@@ -149,7 +149,7 @@ def count(store: Store) -> Counts:
 
 def _qrs(store: Store, part: str) -> Iterator[NDArray[np.int32]]:
     """Sample numbers of the QRS complexes of each record of a part."""
-    if store.recipe["kind"] == "archive":
+    if store.recipe.kind == "archive":
         group = open_group(store.path / GROUP / part)
         index, edges = group["qrs_index"][...], group["qrs_offset"][...]
         yield from (index[start:stop] for start, stop in pairwise(edges))

@@ -33,7 +33,7 @@ from ..files.paths import is_remote
 from ..labels.qrs import detect_qrs
 from ..progress import say
 from ..types import NO_MARKS, Marks, Record
-from .manifest import record_row
+from .manifest import ArchiveRecipe, Manifest, record_row
 from .parts import build, versions
 
 GROUP = "records.zarr"
@@ -53,7 +53,7 @@ def prepare(
     segments: int | None = None,
     detector: str = "sleepecg",
     dask: str | None = None,
-) -> dict[str, Any]:
+) -> Manifest:
     """Convert a data set into an archive, or continue where a killed run was.
 
     Parameters
@@ -76,8 +76,8 @@ def prepare(
 
     Returns
     -------
-    dict
-        The manifest; ``totals.refused`` counts the records that could not be used.
+    Manifest
+        ``totals.refused`` counts the records that could not be used.
 
     Raises
     ------
@@ -92,23 +92,22 @@ def prepare(
         counts = ", ".join(f"{count:,} {prefix}…" for prefix, count in others.items())
         say(f"{folder.root}: recordings of other sets are left alone: {counts}")
     groups = facts.groups(folder) if facts.groups else {}
-    recipe = {
-        "kind": "archive",
-        "dataset": name,
-        "simulated": folder.has(SIMULATED),
-        "labels_file": found[0].labels_file,
-        "segments": segments,
-        "detector": detector,
-        "beats": list(facts.beats),
-        "rhythms": list(facts.rhythms),
-        "statements": list(facts.statements or groups.get("all", ())),
-        "groups": groups,
-        "main_lead": facts.main_lead,
-        "compression": COMPRESSION,
-        "chunk": CHUNK,
-        "shard": SHARD,
-        "versions": versions("wfdb", "zarr", "numcodecs", "sleepecg", "numpy", "scipy"),
-    }
+    recipe = ArchiveRecipe(
+        dataset=name,
+        simulated=folder.has(SIMULATED),
+        labels_file=found[0].labels_file,
+        segments=segments,
+        detector=detector,
+        beats=facts.beats,
+        rhythms=facts.rhythms,
+        statements=facts.statements or tuple(groups.get("all", ())),
+        groups=groups,
+        main_lead=facts.main_lead,
+        compression=COMPRESSION,
+        chunk=CHUNK,
+        shard=SHARD,
+        versions=versions("wfdb", "zarr", "numcodecs", "sleepecg", "numpy", "scipy"),
+    )
     jobs = {
         part: PrepareJob(
             name, folder.only(f for e in some for f in e.files), tuple(some), part, detector

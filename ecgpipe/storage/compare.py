@@ -35,7 +35,7 @@ def compare(store: Store, source: str | Path, patients: str | None = None) -> li
 
     See :func:`ecgpipe.storage.verify.verify`.
     """
-    is_archive = store.recipe["kind"] == "archive"
+    is_archive = store.recipe.kind == "archive"
     origin: _Origin = (
         _RawFiles(store, source, patients) if is_archive else _Archived(store, to_path(source))
     )
@@ -54,18 +54,18 @@ def compare(store: Store, source: str | Path, patients: str | None = None) -> li
                 yield {**sidecar, "records": rows}
                 progress.step(name)
 
-    of_source = merge(store.recipe, parts())["totals"]
+    of_source = merge(store.recipe, parts()).totals.plain()
     if lost := sorted(origin.keys - seen.keys()):
         problems.append(
             f"{len(lost):,} records of {source} are not in it ({', '.join(lost[:3])}…); if only "
             "some patients were wanted, say --patients as they were prepared"
         )
     problems += [f"{key}: {count} times in it" for key, count in seen.items() if count > 1]
-    made, here = store.recipe["versions"].get("soxr"), version("soxr")
+    made, here = store.recipe.versions.get("soxr"), version("soxr")
     if problems and made not in (None, here):
         problems.append(f"resampled by soxr {made}; {here}, which is here, may round differently")
     if not problems:  # else sums differ too
-        in_store = store.manifest["totals"]
+        in_store = store.manifest.totals.plain()
         problems += [
             f"totals.{name}: {in_store[name]}, but {of_source[name]} in {source}"
             for name in differing(of_source, in_store)
@@ -101,7 +101,7 @@ def _compare_part(
         else:
             if not origin.has_qrs:
                 original = replace(original, qrs=stored.qrs)
-            row_of_source = record_row(original, store.recipe["beats"], store.recipe["rhythms"])
+            row_of_source = record_row(original, store.recipe.beats, store.recipe.rhythms)
             of_source.append(row_of_source)
             names = _differences(stored, original) or differing(row_of_source, row)
             if names:
@@ -156,10 +156,10 @@ class _RawFiles:
     has_qrs = False
 
     def __init__(self, store: Store, source: str | Path, patients: str | None) -> None:
-        self.dataset = store.recipe["dataset"]
+        self.dataset = store.recipe.dataset
         self.folder = Folder.open(source)
         found = find_entries(self.dataset, self.folder)
-        self.entries = {e.key: e for e in select(found, patients, store.recipe["segments"])}
+        self.entries = {e.key: e for e in select(found, patients, store.recipe.segments)}
         self.keys = set(self.entries)
 
     def read(self, part: str, keys: Sequence[str]) -> Iterator[Original]:
@@ -178,19 +178,20 @@ class _Archived:
     has_qrs = True
 
     def __init__(self, store: Store, source: Path) -> None:
-        self.archive, self.fs = Store(source), store.recipe["fs"]
+        recipe = store.shards_recipe
+        self.archive, self.fs = Store(source), recipe.fs
         made = self.archive.recipe
-        if (made["kind"], made["dataset"]) != ("archive", store.recipe["dataset"]):
+        if made.kind != "archive" or made.dataset != recipe.dataset:
             raise EcgpipeError(
-                f"{source}: holds {made['kind']} of {made['dataset']}; name the archive that "
+                f"{source}: holds {made.kind} of {made.dataset}; name the archive that "
                 f"{store.path} was made from"
             )
-        category = store.recipe["category"]
+        category = recipe.category
         self.selection = (
-            select_statements(category, made["groups"], made["statements"]) if category else None
+            select_statements(category, made.groups, made.statements) if category else None
         )
         self.keys = {row["key"] for row in self.archive.rows()}
-        self.keys |= {item["key"] for item in self.archive.manifest["refused"]}
+        self.keys |= {item.key for item in self.archive.manifest.refused}
 
     def read(self, part: str, keys: Sequence[str]) -> Iterator[Original]:
         if part not in self.archive.parts:

@@ -23,7 +23,8 @@ def inspect(path: Path) -> dict[str, Any]:
         The folder is no finished store.
     """
     store = Store(path)
-    recipe, totals = store.recipe, store.manifest["totals"]
+    recipe, manifest = store.recipe, store.manifest.plain()
+    totals = manifest["totals"]
     rates: Counter[float] = Counter()
     leads: Counter[str] = Counter()
     rhythms: Counter[str] = Counter()
@@ -36,23 +37,23 @@ def inspect(path: Path) -> dict[str, Any]:
             rhythms[name] += samples / row["fs"] / 3600
     lengths = (min(seconds), median(seconds), max(seconds)) if seconds else (0.0, 0.0, 0.0)
     return {
-        "kind": recipe["kind"],
-        "dataset": recipe["dataset"],
-        "simulated": recipe["simulated"],
-        "labels_file": recipe["labels_file"],
+        "kind": recipe.kind,
+        "dataset": recipe.dataset,
+        "simulated": recipe.simulated,
+        "labels_file": recipe.labels_file,
         "parts": len(store.parts),
         "fs_Hz": sorted(rates),
         "leads": dict(leads),
         "seconds": dict(zip(("min", "median", "max"), lengths, strict=True)),
-        "codec": recipe.get("codec", recipe.get("compression")),
+        "codec": recipe.compression if recipe.kind == "archive" else recipe.codec,
         "compression_ratio": round(totals["raw_bytes"] / max(1, totals["stored_bytes"]), 2),
         **totals,
         "rhythm_hours": {name: round(hours, 4) for name, hours in sorted(rhythms.items())},
-        "statistics": store.manifest["statistics"],
-        "refused_records": store.manifest["refused"],
-        "excluded_records": store.manifest["excluded"],
-        "versions": recipe["versions"],
-        "digest": store.manifest["digest"],
+        "statistics": manifest["statistics"],
+        "refused_records": manifest["refused"],
+        "excluded_records": manifest["excluded"],
+        "versions": recipe.versions,
+        "digest": manifest["digest"],
     }
 
 

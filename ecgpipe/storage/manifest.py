@@ -6,17 +6,140 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field as JsonField
 
 from ..config import digest
+from ..errors import EcgpipeError
+from ..files.atomic import read_json
+from ..files.typed import JsonData
 from ..labels.rhythms import durations
 from ..types import Marks, Record
 
 FORMAT = 1  # of the layout; storage_layout.md says what belongs to it
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe(JsonData):
+    """How a store is made: everything that decides its bytes, beside the source's files."""
+
+    dataset: str  # key of DATASETS
+    simulated: bool
+    labels_file: str | None  # the source's file that statements come from
+    segments: int | None  # recordings of each patient at the most; None: all
+    detector: str  # of QRS complexes, key of DETECTORS
+    beats: tuple[str, ...]  # symbols that labels of beats point into
+    rhythms: tuple[str, ...]  # notes that labels of rhythms point into
+    statements: tuple[str, ...]  # labels of whole records; in shards the classes
+    main_lead: str | None  # where one lead is wanted; the first one where a record lacks it
+    versions: dict[str, str]  # of the packages that decide bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveRecipe(Recipe):
+    """How an archive is made from raw files."""
+
+    kind: Literal["archive"] = "archive"
+    groups: dict[str, dict[str, str]]  # category of statements -> statement -> class
+    compression: dict[str, Any]  # parameters of zarr's BloscCodec
+    chunk: int  # samples
+    shard: int  # samples of a file: a whole number of chunks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardsRecipe(Recipe):
+    """How shards are made from an archive."""
+
+    kind: Literal["shards"] = "shards"
+    category: str | None  # of the statements that are the classes
+    fs: float  # Hz
+    codec: dict[str, Any]  # configuration of numcodecs
+
+
+@dataclass(frozen=True, slots=True)
+class Part(JsonData):
+    """What the manifest says of a part."""
+
+    name: str
+    inputs: str  # digest of what it was made from
+    records: int
+    refused: int
+    digest: str  # of its bytes and of what was left out
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut(JsonData):
+    """A record that is not in the store."""
+
+    key: str
+    patient: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Totals(JsonData):
+    """What a store holds altogether; numbers by name are sorted by name."""
+
+    beats: dict[str, int]  # by symbol
+    excluded: int  # records without any of the chosen statements
+    hours: float
+    patients: int
+    qrs: int  # detected complexes
+    raw_bytes: int  # of the signals as int16
+    records: int
+    records_without_annotations: int
+    refused: int  # records that cannot be used
+    rhythm_samples: dict[str, int]  # by class of rhythm
+    rhythms: dict[str, int]  # notes by symbol
+    samples: int  # of one lead
+    statements: dict[str, int]  # records by statement
+    stored_bytes: int  # of the parts' files
+
+
+@dataclass(frozen=True, slots=True)
+class LeadStatistics(JsonData):
+    """Mean and standard deviation of a lead over all records, mV."""
+
+    mean_mV: float  # noqa: N815
+    std_mV: float  # noqa: N815
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest(JsonData):
+    """What a store holds, merged from its parts; ``digest`` is the store's identity."""
+
+    format: int
+    recipe: Annotated[ArchiveRecipe | ShardsRecipe, JsonField(discriminator="kind")]
+    parts: list[Part]  # sorted by name
+    totals: Totals
+    statistics: dict[str, LeadStatistics]  # by lead
+    refused: list[LeftOut]
+    excluded: list[LeftOut]
+    digest: str = ""
+
+
+def read_manifest(store: Path) -> Manifest:
+    """The manifest of a finished store.
+
+    Raises
+    ------
+    EcgpipeError
+        There is none, it is not one of ecgpipe, or a newer ecgpipe wrote it.
+    Damaged
+        It is broken.
+    """
+    tree = read_json(store / MANIFEST)
+    if not isinstance(form := tree.get("format"), int):
+        raise EcgpipeError(f"{store}: no store of ecgpipe, whose manifest says its format")
+    if form > FORMAT:
+        raise EcgpipeError(f"{store}: written by a newer ecgpipe; update to read it")
+    return Manifest.parse(tree, store / MANIFEST)
 
 
 def record_row(record: Record, beats: Sequence[str], rhythms: Sequence[str]) -> dict[str, Any]:
@@ -83,15 +206,7 @@ def moments(
     rows: Iterable[Mapping[str, Any]],
     pick: Callable[[Mapping[str, Any]], Iterable[int]] = lambda row: range(len(row["leads"])),
 ) -> Moments:
-    """Mean and standard deviation over records.
-
-    Parameters
-    ----------
-    rows
-        Rows of sidecars.
-    pick
-        Positions of the leads to take of a record; all of them by default.
-    """
+    """Mean and standard deviation over the rows of records, of the leads that ``pick`` names."""
     found = Moments()
     for row in rows:
         for lead in pick(row):
@@ -104,74 +219,97 @@ def part_digest(sidecar: Mapping[str, Any]) -> str:
     return digest({name: sidecar[name] for name in ("files", "records", "refused", "excluded")})
 
 
-def merge(recipe: Mapping[str, Any], sidecars: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def merge(recipe: ArchiveRecipe | ShardsRecipe, sidecars: Iterable[Mapping[str, Any]]) -> Manifest:
     """The manifest of a store from its recipe and its parts' sidecars.
 
     It holds no times, hosts, absolute paths or numbers of workers: the same input gives the same
     bytes. ``digest`` covers everything else in it, and the parts' digests every byte of the store.
     """
-    parts, refused, excluded = [], [], []
-    records = samples = stored = raw = qrs = without_beats = 0
-    seconds = 0.0
-    patients: set[str] = set()
-    beats: Counter[str] = Counter()
-    rhythms: Counter[str] = Counter()
-    rhythm_samples: Counter[str] = Counter()
-    statements: Counter[str] = Counter()
-    leads: dict[str, Moments] = {}
+    parts: list[Part] = []
+    refused: list[LeftOut] = []
+    excluded: list[LeftOut] = []
+    totals = _Totals()
     for part in sidecars:
-        rows = part["records"]
         parts.append(
-            {
-                "name": part["name"],
-                "inputs": digest(part["inputs"]),
-                "records": len(rows),
-                "refused": len(part["refused"]),
-                "digest": part_digest(part),
-            }
+            Part(
+                name=part["name"],
+                inputs=digest(part["inputs"]),
+                records=len(part["records"]),
+                refused=len(part["refused"]),
+                digest=part_digest(part),
+            )
         )
-        refused += part["refused"]
-        excluded += part["excluded"]
-        stored += sum(file["bytes"] for file in part["files"].values())
-        for row in rows:
-            records += 1
-            samples += row["samples"]
-            seconds += row["samples"] / row["fs"]
-            raw += 2 * row["samples"] * len(row["leads"])
-            patients.add(row["patient"])
-            beats.update(row["beats"] or {})
-            without_beats += row["beats"] is None
-            rhythms.update(row["rhythms"])
-            rhythm_samples.update(row["rhythm_samples"] or {})
-            statements.update(row["statements"])
-            qrs += row["qrs"]
-            for i, name in enumerate(row["leads"]):
-                leads.setdefault(name, Moments()).add(row, i)
-    manifest = {
-        "format": FORMAT,
-        "recipe": dict(recipe),
-        "parts": parts,
-        "totals": {
-            "records": records,
-            "refused": len(refused),
-            "excluded": len(excluded),
-            "patients": len(patients),
-            "samples": samples,
-            "hours": round(seconds / 3600, 4),
-            "beats": dict(sorted(beats.items())),
-            "records_without_annotations": without_beats,
-            "rhythms": dict(sorted(rhythms.items())),
-            "rhythm_samples": dict(sorted(rhythm_samples.items())),
-            "qrs": qrs,
-            "statements": dict(sorted(statements.items())),
-            "raw_bytes": raw,
-            "stored_bytes": stored,
+        refused += [LeftOut(**item) for item in part["refused"]]
+        excluded += [LeftOut(**item) for item in part["excluded"]]
+        totals.stored_bytes += sum(file["bytes"] for file in part["files"].values())
+        for row in part["records"]:
+            totals.add(row)
+    manifest = Manifest(
+        format=FORMAT,
+        recipe=recipe,
+        parts=parts,
+        totals=totals.result(len(refused), len(excluded)),
+        statistics={
+            name: LeadStatistics(found.mean, found.std)
+            for name, found in sorted(totals.leads.items())
         },
-        "statistics": {
-            name: {"mean_mV": found.mean, "std_mV": found.std}
-            for name, found in sorted(leads.items())
-        },
-        "refused": refused,
-        "excluded": excluded,
-    }
-    return {**manifest, "digest": digest(manifest)}
+        refused=refused,
+        excluded=excluded,
+    )
+    tree = manifest.plain()
+    del tree["digest"]
+    return replace(manifest, digest=digest(tree))
+
+
+@dataclass
+class _Totals:
+    """Adds up the rows of a store's records."""
+
+    records: int = 0
+    without_beats: int = 0
+    samples: int = 0
+    seconds: float = 0.0
+    raw_bytes: int = 0
+    stored_bytes: int = 0
+    qrs: int = 0
+    patients: set[str] = field(default_factory=set)
+    beats: Counter[str] = field(default_factory=Counter)
+    rhythms: Counter[str] = field(default_factory=Counter)
+    rhythm_samples: Counter[str] = field(default_factory=Counter)
+    statements: Counter[str] = field(default_factory=Counter)
+    leads: dict[str, Moments] = field(default_factory=dict)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Count a record in."""
+        self.records += 1
+        self.without_beats += row["beats"] is None
+        self.samples += row["samples"]
+        self.seconds += row["samples"] / row["fs"]
+        self.raw_bytes += 2 * row["samples"] * len(row["leads"])
+        self.qrs += row["qrs"]
+        self.patients.add(row["patient"])
+        self.beats.update(row["beats"] or {})
+        self.rhythms.update(row["rhythms"])
+        self.rhythm_samples.update(row["rhythm_samples"] or {})
+        self.statements.update(row["statements"])
+        for i, name in enumerate(row["leads"]):
+            self.leads.setdefault(name, Moments()).add(row, i)
+
+    def result(self, refused: int, excluded: int) -> Totals:
+        """The totals, with the numbers of records that were left out."""
+        return Totals(
+            beats=dict(sorted(self.beats.items())),
+            excluded=excluded,
+            hours=round(self.seconds / 3600, 4),
+            patients=len(self.patients),
+            qrs=self.qrs,
+            raw_bytes=self.raw_bytes,
+            records=self.records,
+            records_without_annotations=self.without_beats,
+            refused=refused,
+            rhythm_samples=dict(sorted(self.rhythm_samples.items())),
+            rhythms=dict(sorted(self.rhythms.items())),
+            samples=self.samples,
+            statements=dict(sorted(self.statements.items())),
+            stored_bytes=self.stored_bytes,
+        )

@@ -27,9 +27,9 @@ from ..files.atomic import locked, publish, read_json, sha256, staging_directory
 from ..files.paths import exists, file_sizes, is_empty, is_remote, remove
 from ..progress import Progress, say
 from .executors import run
-from .manifest import merge
+from .manifest import MANIFEST, ArchiveRecipe, Manifest, ShardsRecipe, merge, read_manifest
 
-RECIPE, MANIFEST, PARTS, PARTIAL = "recipe.json", "manifest.json", "parts", ".partial"
+RECIPE, PARTS, PARTIAL = "recipe.json", "parts", ".partial"
 AHEAD = 32  # sidecars that are read at once behind a URL
 
 
@@ -55,12 +55,12 @@ class Job(Protocol):
 
 def build(
     store: Path,
-    recipe: Mapping[str, Any],
+    recipe: ArchiveRecipe | ShardsRecipe,
     jobs: Mapping[str, Job],
     title: str,
     workers: int,
     dask: str | None = None,
-) -> dict[str, Any]:
+) -> Manifest:
     """Make every part that is not there yet, then the manifest.
 
     Parameters
@@ -68,7 +68,7 @@ def build(
     store
         The store's folder; new, or begun by the same recipe.
     recipe
-        Plain values that decide the bytes of the store.
+        What decides the bytes of the store.
     jobs
         By the name of the part.
     title
@@ -78,18 +78,13 @@ def build(
     dask
         Address of a Dask scheduler, or ``local``; see :func:`ecgpipe.storage.executors.run`.
 
-    Returns
-    -------
-    dict
-        The manifest.
-
     Raises
     ------
     EcgpipeError
         The folder holds something else, another process is writing to it, or some parts could not
         be made; the others are there then.
     """
-    with _claimed(store, recipe):
+    with _claimed(store, recipe.plain()):
         _refuse_strangers(store, jobs)
         kept = 0
         try:
@@ -104,7 +99,7 @@ def build(
         if kept:
             say(f"{title}: {kept} of {len(jobs)} parts were there already")
         manifest = merge(recipe, read_sidecars(store, sorted(jobs)))
-        write_json(store / MANIFEST, manifest)
+        write_json(store / MANIFEST, manifest.plain())
         return manifest
 
 
@@ -177,7 +172,7 @@ def _claimed(store: Path, recipe: Mapping[str, Any]) -> Iterator[None]:
             raise EcgpipeError(
                 f"{store}: is not a store of ecgpipe and not empty; name another folder"
             )
-        write_json(path, read_json(store / MANIFEST)["recipe"] if lost else recipe, new=True)
+        write_json(path, read_manifest(store).recipe.plain() if lost else recipe, new=True)
     with locked(path):
         _compare(store, read_json(path), recipe)
         yield

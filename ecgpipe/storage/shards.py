@@ -20,13 +20,13 @@ import numpy as np
 from ..config import canonical
 from ..datasets import DATASETS
 from ..errors import EcgpipeError
-from ..files.atomic import local_copy, read_json
+from ..files.atomic import local_copy
 from ..files.paths import exists
 from ..labels.statements import Selection, chosen_classes, select_statements, why_excluded
 from ..types import Marks, Record
 from .archive import GROUP, PartReader
-from .manifest import record_row
-from .parts import MANIFEST, build, read_sidecar, versions
+from .manifest import MANIFEST, Manifest, ShardsRecipe, read_manifest, record_row
+from .parts import build, read_sidecar, versions
 from .resample import resample
 
 FOLDER = "shards"
@@ -47,7 +47,7 @@ def shard(
     *,
     statements: str | None = None,
     dask: str | None = None,
-) -> dict[str, Any]:
+) -> Manifest:
     """Make shards from an archive, or continue where a killed run was.
 
     Parameters
@@ -69,11 +69,6 @@ def shard(
     dask
         Address of a Dask scheduler that does the parts, or ``local``.
 
-    Returns
-    -------
-    dict
-        The manifest.
-
     Raises
     ------
     EcgpipeError
@@ -84,30 +79,34 @@ def shard(
     archive = archive.resolve()
     if not exists(archive / MANIFEST):
         raise EcgpipeError(f"{archive}: no finished archive; run `ecgpipe prepare` into it first")
-    source = read_json(archive / MANIFEST)
-    if source["recipe"]["kind"] != "archive":
-        raise EcgpipeError(f"{archive}: holds {source['recipe']['kind']}; name an archive")
-    made = source["recipe"]
+    source = read_manifest(archive)
+    made = source.recipe
+    if made.kind != "archive":
+        raise EcgpipeError(f"{archive}: holds {made.kind}; name an archive")
     selection = None
-    category = statements or DATASETS[made["dataset"]].category
+    category = statements or DATASETS[made.dataset].category
     if category:
-        selection = select_statements(category, made["groups"], made["statements"])
-    kept = ("dataset", "simulated", "labels_file", "segments", "detector", "beats", "rhythms")
-    recipe = {
-        "kind": "shards",
-        **{name: made[name] for name in kept},
-        "category": category,
-        "statements": list(selection.classes if selection else made["statements"]),
-        "main_lead": made["main_lead"],
-        "fs": float(fs),
-        "codec": CODECS[codec],
-        "versions": {**made["versions"], **versions("numcodecs", "pcodec", "soxr")},
-    }
+        selection = select_statements(category, made.groups, made.statements)
+    recipe = ShardsRecipe(
+        dataset=made.dataset,
+        simulated=made.simulated,
+        labels_file=made.labels_file,
+        segments=made.segments,
+        detector=made.detector,
+        beats=made.beats,
+        rhythms=made.rhythms,
+        category=category,
+        statements=selection.classes if selection else made.statements,
+        main_lead=made.main_lead,
+        fs=float(fs),
+        codec=CODECS[codec],
+        versions={**made.versions, **versions("numcodecs", "pcodec", "soxr")},
+    )
     jobs = {
-        part["name"]: ShardJob(archive, part["name"], part["digest"], float(fs), codec, selection)
-        for part in source["parts"]
+        part.name: ShardJob(archive, part.name, part.digest, float(fs), codec, selection)
+        for part in source.parts
     }
-    title = f"shard {recipe['dataset']}"
+    title = f"shard {recipe.dataset}"
     return build(shards, recipe, jobs, title, workers or os.cpu_count() or 1, dask)
 
 

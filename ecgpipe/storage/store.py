@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EcgpipeError
-from ..files.atomic import read_json
 from ..files.paths import exists, to_path
 from ..types import Record
 from . import archive, shards
-from .manifest import FORMAT
-from .parts import MANIFEST, PARTS, RECIPE, read_sidecar, read_sidecars
+from .manifest import MANIFEST, ArchiveRecipe, Manifest, ShardsRecipe, read_manifest
+from .parts import PARTS, RECIPE, read_sidecar, read_sidecars
 
 if TYPE_CHECKING:
     import dask.array
@@ -43,6 +42,8 @@ class Store:
         The content of ``manifest.json``.
     """
 
+    manifest: Manifest
+
     def __init__(self, path: Path) -> None:
         self.path = path
         if not exists(path / MANIFEST):
@@ -54,22 +55,32 @@ class Store:
                 else "no store of ecgpipe"
             )
             raise EcgpipeError(f"{path}: {state}")
-        self.manifest = read_json(path / MANIFEST)
-        if not isinstance(form := self.manifest.get("format"), int):
-            raise EcgpipeError(f"{path}: no store of ecgpipe, whose manifest says its format")
-        if form > FORMAT:
-            raise EcgpipeError(f"{path}: written by a newer ecgpipe; update to read it")
+        self.manifest = read_manifest(path)
 
     @property
-    def recipe(self) -> dict[str, Any]:
+    def recipe(self) -> ArchiveRecipe | ShardsRecipe:
         """How the store was made: data set, symbols, codec, versions."""
-        recipe: dict[str, Any] = self.manifest["recipe"]
-        return recipe
+        return self.manifest.recipe
+
+    @property
+    def shards_recipe(self) -> ShardsRecipe:
+        """How the shards were made.
+
+        Raises
+        ------
+        EcgpipeError
+            The store is an archive.
+        """
+        if self.recipe.kind != "shards":
+            raise EcgpipeError(
+                f"{self.path}: is an archive; run `ecgpipe shard` and name its result"
+            )
+        return self.recipe
 
     @property
     def parts(self) -> list[str]:
         """Names of the parts, sorted."""
-        return [part["name"] for part in self.manifest["parts"]]
+        return [part.name for part in self.manifest.parts]
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """What the sidecars say of each record, in the order of the store, with its ``part``."""
@@ -97,7 +108,7 @@ class Store:
             There is no such record.
         """
         row = self._row(key)
-        if self.recipe["kind"] == "archive":
+        if self.recipe.kind == "archive":
             return _part_reader(self.path / archive.GROUP / row["part"]).read(int(row["at"]))
         for sample in shards.samples(self.shard(row["part"]), lambda found: found == key):
             return shards.decode(sample)
@@ -125,7 +136,7 @@ class Store:
         """Every record of one part, in order."""
         if not read_sidecar(self.path, part)["records"]:
             return
-        if self.recipe["kind"] == "archive":
+        if self.recipe.kind == "archive":
             reader = archive.PartReader(self.path / archive.GROUP / part)
             yield from (reader.read(i) for i in range(len(reader.described)))
         else:
@@ -152,11 +163,11 @@ class Store:
         """
         import dask.array as da
 
-        if self.recipe["kind"] != "archive":
+        if self.recipe.kind != "archive":
             raise EcgpipeError(
                 f"{self.path}: shards hold no arrays; open the archive they come from"
             )
-        names = [part] if part else [p["name"] for p in self.manifest["parts"] if p["records"]]
+        names = [part] if part else [p.name for p in self.manifest.parts if p.records]
         arrays = []
         for name_of_part in names:
             stored = _part_reader(self.path / archive.GROUP / name_of_part).group[name]

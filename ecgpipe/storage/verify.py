@@ -11,7 +11,7 @@ from ..files.atomic import read_json, sha256
 from ..files.paths import file_sizes
 from ..progress import Progress
 from .compare import compare, differing
-from .manifest import merge, part_digest, record_row
+from .manifest import Part, merge, part_digest, record_row
 from .parts import PARTS, RECIPE, read_sidecar, read_sidecars
 from .store import Store
 
@@ -71,11 +71,11 @@ def check_files(store: Store) -> None:
     """
     there = file_sizes(store.path)
     for part, sidecar in zip(
-        store.manifest["parts"], read_sidecars(store.path, store.parts), strict=True
+        store.manifest.parts, read_sidecars(store.path, store.parts), strict=True
     ):
-        if part_digest(sidecar) != part["digest"]:
+        if part_digest(sidecar) != part.digest:
             raise EcgpipeError(
-                f"{store.path}: part {part['name']} changed since the manifest was written; "
+                f"{store.path}: part {part.name} changed since the manifest was written; "
                 "run the store's command again"
             )
         for file, expected in sidecar["files"].items():
@@ -93,7 +93,7 @@ def _check(store: Store, decode: bool) -> list[str]:
     extra = {file.stem for file in (store.path / PARTS).glob("*.json")} - set(store.parts)
     problems += [f"{PARTS}/{name}.json: not in the manifest" for name in sorted(extra)]
     try:
-        if read_json(store.path / RECIPE) != store.recipe:
+        if read_json(store.path / RECIPE) != store.recipe.plain():
             problems.append(f"{RECIPE}: differs from the manifest's recipe")
     except EcgpipeError as error:
         problems.append(str(error))
@@ -102,21 +102,21 @@ def _check(store: Store, decode: bool) -> list[str]:
 
     def sidecars() -> Iterator[dict[str, Any]]:
         with Progress(f"verify {store.path.name}", len(store.parts), "parts") as progress:
-            for part in store.manifest["parts"]:
+            for part in store.manifest.parts:
                 try:
                     sidecar = _sidecar(store, part)
                 except EcgpipeError as error:
                     problems.append(str(error))
-                    unknown.append(part["name"])
+                    unknown.append(part.name)
                 else:
-                    problems.extend(_check_part(store, part["name"], sidecar, decode, there))
+                    problems.extend(_check_part(store, part.name, sidecar, decode, there))
                     yield sidecar
-                progress.step(part["name"])
+                progress.step(part.name)
 
-    merged = merge(store.recipe, sidecars())
-    if not unknown and merged != store.manifest:
-        names = [name for name in differing(merged, store.manifest) if name != "totals"]
-        totals = differing(merged["totals"], store.manifest["totals"])
+    merged, stored = merge(store.recipe, sidecars()).plain(), store.manifest.plain()
+    if not unknown and merged != stored:
+        names = [name for name in differing(merged, stored) if name != "totals"]
+        totals = differing(merged["totals"], stored["totals"])
         what = ", ".join([*(f"totals.{name}" for name in totals), *names])
         problems.append(
             f"manifest.json: {what}: not what the sidecars add up to; run the store's command again"
@@ -124,15 +124,15 @@ def _check(store: Store, decode: bool) -> list[str]:
     return problems
 
 
-def _sidecar(store: Store, part: Mapping[str, Any]) -> dict[str, Any]:
+def _sidecar(store: Store, part: Part) -> dict[str, Any]:
     """The sidecar that the manifest was merged from."""
-    sidecar = read_sidecar(store.path, part["name"])
+    sidecar = read_sidecar(store.path, part.name)
     try:
-        if part_digest(sidecar) == part["digest"]:
+        if part_digest(sidecar) == part.digest:
             return sidecar
     except (LookupError, TypeError):
         pass  # of another shape altogether
-    raise EcgpipeError(f"{PARTS}/{part['name']}.json: changed since the manifest was written")
+    raise EcgpipeError(f"{PARTS}/{part.name}.json: changed since the manifest was written")
 
 
 def _check_part(
@@ -154,6 +154,6 @@ def _check_part(
     if not is_whole or not decode:
         return  # damaged files are named already; decoding them says nothing new
     recipe = store.recipe
-    rows = [record_row(r, recipe["beats"], recipe["rhythms"]) for r in store.read_part(name)]
+    rows = [record_row(r, recipe.beats, recipe.rhythms) for r in store.read_part(name)]
     if rows != sidecar["records"]:
         yield f"part {name}: its records are not what its sidecar says"

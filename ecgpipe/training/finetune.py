@@ -82,7 +82,7 @@ def open_trainer(
     Parameters and errors are those of :func:`finetune`.
     """
     store = Store(shards)
-    name = store.recipe["dataset"]
+    name = store.recipe.dataset
     task = TASKS.get(name)
     if task is None or task.kind != "records":
         raise EcgpipeError(
@@ -107,15 +107,15 @@ def open_trainer(
             train=len(split.repeats[0].train),
             validation=len(split.repeats[0].validation),
             test=len(split.test),
-            simulated=store.recipe["simulated"],
-            labels_file=store.recipe["labels_file"],
+            simulated=store.recipe.simulated,
+            labels_file=store.recipe.labels_file,
             notes=recordings.notes,
         ),
     )
     return Trainer(
         run,
         recordings,
-        store.recipe["main_lead"],
+        store.recipe.main_lead,
         split,
         task,
         settings,

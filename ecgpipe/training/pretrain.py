@@ -67,7 +67,7 @@ def _pretrain(
     stores: Sequence[Store], run: Path, settings: PretrainSettings, device: Device, ranks: Ranks
 ) -> None:
     task, span = TASKS[settings.task], frames_of(settings).span
-    unseen = {store.recipe["dataset"]: _held_back(store, settings) for store in stores}
+    unseen = {store.recipe.dataset: _held_back(store, settings) for store in stores}
     corpus = open_corpus(stores, settings.fs, span, task.needs_beats, unseen)
     training, held_out = _divide(corpus, stores, settings)
     counted = {*training, *(held_out if settings.statistics == "all" else ())}
@@ -79,7 +79,7 @@ def _pretrain(
     description = describe(
         settings,
         name=settings.task,
-        dataset=[store.recipe["dataset"] for store in stores],
+        dataset=[store.recipe.dataset for store in stores],
         answer=task.answer,
         classes=classes,
         inputs=tuple(map(RunInput.of, stores)),
@@ -91,7 +91,7 @@ def _pretrain(
             held_back={name: keys for name, keys in unseen.items() if keys},
             mean_mV=mean,
             std_mV=std,
-            simulated=any(store.recipe["simulated"] for store in stores),
+            simulated=any(store.recipe.simulated for store in stores),
             notes=corpus.notes,
         ),
     )
@@ -149,12 +149,12 @@ def _pretrain(
 
 def _held_back(store: Store, settings: PretrainSettings) -> list[str]:
     """Records of a downstream set that a finetuning will be tested on."""
-    name = store.recipe["dataset"]
+    name = store.recipe.dataset
     if name not in DOWNSTREAM:
         return []
     rows = {row["key"]: row for row in store.rows()}
     many_of = TASKS[name].answer == "many_of"
-    label = read_labels(store.path, rows, store.recipe["statements"], many_of)
+    label = read_labels(store.path, rows, store.recipe.statements, many_of)
     return held_back(rows, label, settings.held_back, settings.held_back_seed)
 
 

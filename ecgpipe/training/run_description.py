@@ -48,15 +48,15 @@ class RunInput(_Facts):
     @classmethod
     def of(cls, store: Store) -> RunInput:
         """Describe the shards of a store."""
-        totals = store.manifest["totals"]
+        totals = store.manifest.totals
         return cls(
             path=str(store.path),
-            name=store.recipe["dataset"],
-            digest=store.manifest["digest"],
-            fs=store.recipe["fs"],
-            records=totals["records"],
-            refused=totals["refused"],
-            hours=totals["hours"],
+            name=store.recipe.dataset,
+            digest=store.manifest.digest,
+            fs=store.shards_recipe.fs,
+            records=totals.records,
+            refused=totals.refused,
+            hours=totals.hours,
         )
 
 
