@@ -20,7 +20,7 @@ def open_store(path: str) -> Store:
 
 
 def load_model(path: str, device: str = "auto") -> Model:
-    """Load a trained model; see :func:`ecgpipe.inference.model_file.load_model`."""
-    from .inference.model_file import load_model  # imported late: torch costs more than a second
+    """Load a trained model; see :func:`ecgpipe.inference.model.load_model`."""
+    from .inference.model import load_model  # imported late: torch costs more than a second
 
     return load_model(path, device)

@@ -22,6 +22,13 @@ def say(line: str) -> None:
     sys.stderr.flush()
 
 
+def clock(seconds: float) -> str:
+    """Time as ``h:mm:ss``, with hundredths of a second where there are any."""
+    minutes, rest = divmod(round(100 * seconds), 6000)
+    fraction = f".{rest % 100:02d}".rstrip("0").rstrip(".")
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest // 100:02d}{fraction}"
+
+
 def print_json(value: Any) -> None:
     """Print plain values on standard output; a number that does not exist is null."""
 

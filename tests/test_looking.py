@@ -24,8 +24,9 @@ from ecgpipe.datasets import DATASETS
 from ecgpipe.errors import EcgpipeError
 from ecgpipe.labels.beats import CLASS_OF_SYMBOL
 from ecgpipe.labels.rhythms import beat_rhythms, note_classes
-from ecgpipe.plots.ecg import clock, plot, seconds_of
+from ecgpipe.plots.ecg import plot, seconds_of
 from ecgpipe.plots.marks import BEAT_NAMES, RHYTHM_NAMES, Stretch, rhythm_stretches
+from ecgpipe.progress import clock
 from ecgpipe.reports.data_card import count, write_card
 from ecgpipe.storage.archive import prepare
 from ecgpipe.storage.inspect import inspect, text

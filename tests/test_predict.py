@@ -22,14 +22,12 @@ import ecgpipe
 from ecgpipe.config import FinetuneSettings, PretrainSettings, load
 from ecgpipe.datasets.icbeb2018 import LEADS
 from ecgpipe.errors import BadRecord, EcgpipeError
-from ecgpipe.inference import predict
 from ecgpipe.inference.export import export
 from ecgpipe.inference.inputs import InputFormat, from_millivolts, read_recording
-from ecgpipe.inference.model import Model
+from ecgpipe.inference.model import Model, find_model, load_model
 from ecgpipe.inference.model_card import card_text, model_card
-from ecgpipe.inference.model_file import find_model, load_model
 from ecgpipe.models.resnet import ResNet
-from ecgpipe.plots.timeline import plot_answer
+from ecgpipe.plots.timeline import plot_prediction
 from ecgpipe.storage.resample import resample
 from ecgpipe.storage.shards import shard
 from ecgpipe.training.finetune import finetune
@@ -223,13 +221,13 @@ def test_each_window_is_answered_by_itself(model: Model) -> None:
 
 def test_stretches_cover_the_recording_once(model: Model) -> None:
     answer = model.over_time(np.random.default_rng(0).normal(0, 0.2, 4501), 125, every=1.5)
-    border = predict.edges(answer)
+    border = answer.edges
     assert (np.diff(border) > 0).all()
     assert (border[0], border[-1]) == (0, 4501 / 125)
-    found = predict.stretches(model, answer)
+    found = answer.segments()
     assert [part.stop for part in found[:-1]] == [part.start for part in found[1:]]
     assert (found[0].start, found[-1].stop) == (0, 4501 / 125)
-    assert all(one.answer != other.answer for one, other in pairwise(found))
+    assert all(one.classes != other.classes for one, other in pairwise(found))
 
 
 def test_leads_in_any_order_and_case(tmp_path: Path) -> None:
@@ -266,10 +264,10 @@ def test_of_many_classes_each_answers_for_itself(tmp_path: Path) -> None:
     x = (torch.from_numpy(record.millivolts())[None] - 0.01) / 0.3
     with torch.no_grad():
         expected = torch.sigmoid(model.network(x))[0].numpy()
-    row = model.of_record(record).probability[-1]
-    np.testing.assert_allclose(row, expected, atol=1e-5)
-    assert predict.chosen(model, np.array([0.5, 0.49, 0.9])) == ("SNR", "PVC")
-    assert predict.chosen(model, np.array([0.1, 0.2, 0.3])) == ()
+    prediction = model.of_record(record)
+    np.testing.assert_allclose(prediction.probability[-1], expected, atol=1e-5)
+    assert prediction.predicted(np.array([0.5, 0.49, 0.9])) == ("SNR", "PVC")
+    assert prediction.predicted(np.array([0.1, 0.2, 0.3])) == ()
 
 
 def test_a_run_stands_for_its_best_repeat(runs: Path, tmp_path: Path) -> None:
@@ -373,14 +371,14 @@ def test_pictures_are_made_and_the_same(
     chosen = _twelve_leads(tmp_path / "model.pt") if leads == 12 else model
     signal = np.random.default_rng(6).normal(0, 0.3, (leads, samples))
     record = from_millivolts(signal, 125, LEADS if leads == 12 else None, "noise")
-    found = predict.Answered("noise", record, chosen.of_record(record))
-    one, other = (plot_answer(chosen, found, tmp_path / name) for name in ("a.svg", "b.svg"))
+    found = chosen.of_record(record)
+    one, other = (plot_prediction(chosen, found, tmp_path / name) for name in ("a.svg", "b.svg"))
     assert one.read_bytes() == other.read_bytes()
     text = one.read_text()
     assert ("Answer over time" in text) == (samples / 125 > chosen.seconds)
     assert all(f">{name}<" in text for name in (*chosen.classes, *record.leads))
     with pytest.raises(EcgpipeError, match=r"a\.txt: cannot be drawn"):
-        plot_answer(chosen, found, tmp_path / "a.txt")
+        plot_prediction(chosen, found, tmp_path / "a.txt")
 
 
 def test_the_card_says_what_the_model_is(runs: Path) -> None:

@@ -15,7 +15,7 @@ from scipy.stats import ttest_ind
 from sklearn.metrics import f1_score
 
 from ecgpipe.errors import EcgpipeError
-from ecgpipe.plots.curves import strip
+from ecgpipe.plots.ecg import example_svg
 from ecgpipe.reports.figures import label_efficiency
 from ecgpipe.reports.paper import Score
 from ecgpipe.reports.report import write_report
@@ -253,14 +253,19 @@ def test_numbers_as_text() -> None:
     assert [percent(x) for x in (-0.0001, -0.0123)] == ["+0.0\xa0%", "\N{MINUS SIGN}1.2\xa0%"]
 
 
-def test_a_strip_keeps_time_voltage_and_marks() -> None:
+def test_an_example_keeps_time_voltage_and_marks() -> None:
     signal = np.zeros(3000, np.float32)
-    signal[1250] = 1.0  # 5 s, 1 mV: 12,500 and 1,000 hundredths of a millimetre
-    svg = strip(Example("x", 250.0, signal, np.array([1250, 2600], np.int32)))
-    assert svg.count('class="trace"') == 2  # rows of 10 s
-    marks = [int(x) for x in re.findall(r'class="qrs" d="M(\d+) ', svg)]
-    assert marks == [12500, 1000]
-    trace = re.findall(r'class="trace" d="M([\d l-]+)"', svg)[0].replace("l", " ").split()
-    x, y = np.cumsum(np.reshape([int(step) for step in trace], (-1, 2)), 0).T
-    assert x[y.argmin()] == 12500 and y.max() - y.min() == 1000
-    assert x[-1] == 25000  # no drift from rounding
+    signal[1250] = 1.0  # 5 s, 1 mV
+    svg = example_svg(Example("x", 250.0, signal, np.array([1250, 2600], np.int32)), 5)
+    by_colour: dict[str, list[Any]] = {"currentColor": [], "rgb(var(--tint))": []}
+    for points, colour in re.findall(r'<path d="([^"]*)"[^>]*?stroke: ([^;"]*)', svg):
+        pairs = np.reshape([float(x) for x in re.findall(r"-?[\d.]+", points)], (-1, 2))
+        by_colour.setdefault(colour, []).append(pairs / 72 * 25.4)  # mm
+    first, second = by_colour["currentColor"]  # rows of 10 s
+    ticks = [tick[0, 0] for tick in by_colour["rgb(var(--tint))"]]
+    assert ticks == pytest.approx([5 + 125, 5 + 10], abs=0.02)
+    x, y = first.T
+    assert x[y.argmin()] == pytest.approx(5 + 125, abs=0.01)  # 25 mm/s
+    assert np.ptp(y) == pytest.approx(10, abs=0.01)  # mm/mV
+    assert x[-1] == pytest.approx(5 + 250, abs=0.01)
+    assert second[-1, 0] == pytest.approx(5 + 1.996 * 25, abs=0.01)

@@ -101,26 +101,27 @@ def predict(
         raise EcgpipeError("--json and --csv: give one of them")
     if plot and len(records) > 1:
         raise EcgpipeError(f"--plot {plot}: draws one recording, and {len(records)} are named")
-    from ..inference import predict as answers
+    from ..inference import predict as output
     from ..inference.inputs import InputFormat
-    from ..inference.model_file import load_model
+    from ..inference.model import load_model
 
     names = tuple(name.strip() for name in leads.split(",")) if leads else None
-    told = InputFormat(fs, unit, gain, names)
     network = load_model(model)
     refused: list[str] = []
-    found = answers.answer_all(network, records, told, lead, every, refused)
+    found = output.predict_all(
+        network, records, InputFormat(fs, unit, gain, names), lead, every, refused
+    )
     if plot:
-        from ..plots.timeline import plot_answer
+        from ..plots.timeline import plot_prediction
 
         drawn = [*found]
         for item in drawn:
-            say(f"{plot_answer(network, item, plot)}: the recording and its answer")
+            say(f"{plot_prediction(network, item, plot)}: the recording and its answer")
         found = iter(drawn)
     if as_json:
-        print_json(answers.as_json(network, found))
+        print_json(output.as_json(network, found))
     else:
-        how = answers.as_csv if as_csv else answers.lines
+        how = output.as_csv if as_csv else output.lines
         for line in how(network, found):
             print(line, flush=True)
     if refused:
@@ -133,6 +134,6 @@ def export(
 ) -> None:
     """Write a model as ONNX: millivolts in, probabilities out."""
     from ..inference.export import export
-    from ..inference.model_file import load_model
+    from ..inference.model import load_model
 
     print(export(load_model(model, "cpu"), out))

@@ -1,7 +1,7 @@
-"""A trained network as a thing to use: recordings in, probabilities out.
+"""Load a trained model, and predict the classes of recordings.
 
-A recording goes the way that the training's recordings went: mV, standardised, at the model's
-rate, zeros in front up to the model's ``seconds``; a longer one keeps its last ``seconds``.
+Recordings are treated as in training: mV, standardised, resampled to the model's rate, zeros in
+front up to the model's ``seconds``; of a longer one the last ``seconds`` count.
 """
 
 from __future__ import annotations
@@ -13,67 +13,45 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from ..config import Training
 from ..errors import BadRecord, EcgpipeError
+from ..files.paths import to_path
 from ..loading.recordings import PaddedSet, Recordings, chunks
 from ..models.resnet import ResNet
 from ..storage.resample import resample
+from ..tasks import TASKS
 from ..tasks.objectives import OBJECTIVES
-from ..training.device import Device
+from ..training.device import Device, choose
 from ..training.loop import predict
-from ..training.run_description import ModelCard
+from ..training.run_description import ModelCard, RunDescription
+from ..training.run_folder import HISTORY, MODEL, PREDICTIONS, RUN, read_model
 from ..types import Batch, Record
 from .inputs import from_millivolts
+from .prediction import Prediction
 
-BATCH = 32  # windows that are computed at once
-YES = 0.5  # probability from which a class of many is answered
-# Of several leads, for a model of one: the lead of hand-held recorders and of the Icentia11k patch
-# (modified), then those of Holter monitors.
+BATCH = 32  # windows
+# The lead that a model of one lead takes of several: that of hand-held recorders and of the
+# Icentia11k patch (modified), then those of Holter monitors.
 PREFERRED = ("i", "mlii", "ii")
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
-    """What a model says of a recording, over windows one after another.
-
-    Attributes
-    ----------
-    key
-        The recording.
-    leads
-        Those that were used.
-    seconds
-        Its length, s.
-    start, stop
-        (windows,) s from its start; the last window ends with the recording.
-    probability
-        (windows, classes); the last row is the model's own answer for the whole recording, since
-        training, too, keeps the last ``seconds`` of what is longer.
-    """
-
-    key: str
-    leads: tuple[str, ...]
-    seconds: float
-    start: NDArray[np.float64]
-    stop: NDArray[np.float64]
-    probability: NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
 class Model:
-    """A trained network with all that its use takes.
+    """A trained network, and how its input is prepared.
 
     Attributes
     ----------
     path
-        Its file.
+        The model file.
     card
-        What the file holds beside the weights: classes, rate, leads, statistics, the run.
+        Classes, rate, leads, standardisation and the run, from the model file.
     network
-        The network, ready to answer.
+        In evaluation mode.
     device
-        Where it computes; always in float32.
+        Computes in float32.
     """
 
     path: Path
@@ -83,7 +61,7 @@ class Model:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """What it tells apart, in the order of the probabilities."""
+        """Names of the classes, in the order of the probabilities."""
         return tuple(self.card.classes)
 
     @property
@@ -93,38 +71,38 @@ class Model:
 
     @property
     def fs(self) -> float:
-        """Sampling rate of its input, Hz."""
+        """Sampling rate of the input, Hz."""
         return self.card.fs
 
     @property
     def lead_names(self) -> tuple[str, ...]:
-        """The leads it wants, in this order; where it is one, any lead will do."""
+        """Leads of the input, in this order; a model of one lead accepts any lead."""
         return tuple(self.card.lead_names)
 
     @property
     def seconds(self) -> float:
-        """Length of its input, s."""
+        """Length of the input, s."""
         return self.samples / self.fs
 
     @property
     def samples(self) -> int:
-        """Length of its input, samples."""
+        """Length of the input, samples."""
         return self.card.samples
 
     @property
     def standardisation(self) -> tuple[float, float]:
-        """Mean and standard deviation that its input is standardised with, mV."""
+        """Mean and standard deviation by which the input is standardised, mV."""
         return self.card.mean_mV, self.card.std_mV
 
     @cached_property
     def parameters(self) -> int:
-        """Number of weights that were learnt."""
+        """Number of trained weights."""
         return sum(tensor.numel() for tensor in self.network.parameters())
 
     def predict(
         self, signal: Any, fs: float, leads: Sequence[str] | None = None
     ) -> NDArray[np.float64]:
-        """Probabilities of the classes for a recording as a whole, shape (classes,).
+        """Probabilities of the classes for a whole recording, shape (classes,) float64.
 
         Parameters
         ----------
@@ -148,16 +126,16 @@ class Model:
         fs: float,
         leads: Sequence[str] | None = None,
         every: float | None = None,
-    ) -> Answer:
-        """Probabilities over the time of a long recording, window by window.
+    ) -> Prediction:
+        """Probabilities of the windows of a long recording.
 
         Parameters
         ----------
         signal, fs, leads
             As in :meth:`predict`.
         every
-            Seconds from the start of a window to that of the next; without it windows lie one
-            behind the other.
+            Seconds from the start of a window to that of the next; by default, windows do
+            not overlap.
 
         Raises
         ------
@@ -172,21 +150,20 @@ class Model:
         lead: str | None = None,
         every: float | None = None,
         windows: bool = True,
-    ) -> Answer:
-        """What the model says of a record.
+    ) -> Prediction:
+        """Predict the classes of a record.
 
         Parameters
         ----------
         record
-            At any rate, with the leads the model wants among its own.
+            At any rate; other leads than those of the model are ignored.
         lead
-            For a model of one lead: which of several is taken; MLII, II or else the first, if
-            nothing is said.
+            For a model of one lead: which of several is used; by default I, MLII, II or else the
+            first.
         every
             As in :meth:`over_time`.
         windows
-            Whether a recording longer than the input is gone through from its start; else its
-            end alone is.
+            False to use only the end of a recording that is longer than the input.
 
         Raises
         ------
@@ -197,7 +174,8 @@ class Model:
         """
         if every is not None and not every * self.fs >= 1:
             raise EcgpipeError(f"--every {every:g}: at least a sample, {1 / self.fs:g} s")
-        record = resample(self.pick(record, lead), self.fs)
+        used = self.pick(record, lead)
+        record = resample(used, self.fs)
         size, extra = self.samples, record.samples - self.samples
         if extra < 0 and not self.card.pads:
             raise BadRecord(
@@ -208,17 +186,23 @@ class Model:
         last = max(extra, 0)
         at = np.array([*(range(0, last, step) if windows else ()), last])
         stop = np.minimum(at + size, record.samples)
-        return Answer(
-            record.key,
-            record.leads,
-            record.samples / self.fs,
-            at / self.fs,
-            stop / self.fs,
-            self._probability([_cut(record, *edges) for edges in zip(at, stop, strict=True)]),
+        cut = [
+            replace(record, signal=record.signal[:, slice(*edges)])
+            for edges in zip(at, stop, strict=True)
+        ]
+        return Prediction(
+            name=record.key,
+            record=used,
+            classes=self.classes,
+            many_of=self.answer == "many_of",
+            seconds=record.samples / self.fs,
+            start=at / self.fs,
+            stop=stop / self.fs,
+            probability=self._probability(cut),
         )
 
     def pick(self, record: Record, lead: str | None = None) -> Record:
-        """The record with the model's leads alone, in the model's order.
+        """Select the leads of the model, in the order of the model.
 
         Raises
         ------
@@ -268,5 +252,61 @@ class Model:
         return batch
 
 
-def _cut(record: Record, start: int, stop: int) -> Record:
-    return replace(record, signal=record.signal[:, start:stop])
+def load_model(path: str | Path, device: str = "auto") -> Model:
+    """Load a model that `ecgpipe finetune` or `ecgpipe pretrain` made.
+
+    Parameters
+    ----------
+    path
+        A ``model.pt``, or a folder of a run; see :func:`find_model`.
+    device
+        auto, cpu or cuda; a GPU is taken if there is one.
+
+    Raises
+    ------
+    EcgpipeError
+        No model there, or one that has no classes, such as one pretrained to predict a future.
+    """
+    file = find_model(to_path(path))
+    card, weights = read_model(file)
+    if TASKS[card.task].kind == "contrastive":
+        raise EcgpipeError(
+            f"{file}: was pretrained to tell futures apart and has no classes; "
+            "finetune it first, with --init"
+        )
+    try:
+        network = card.network()
+        network.load_state_dict(weights)
+    except (RuntimeError, ValueError) as error:
+        raise EcgpipeError(f"{file}: no model of ecgpipe ({error})") from None
+    chosen = choose(Training.model_validate({"device": device, "precision": "fp32"}))
+    return Model(file, card, network.to(chosen.device).eval(), chosen)
+
+
+def find_model(path: Path) -> Path:
+    """Find the model file of a path: itself, that of a run, or that of a run's best repeat.
+
+    Of a finetuning's repeats the one with the best validation score is taken, by what chose its
+    epoch: macro F1, or the loss where an item has any number of classes. Repeats that are not
+    finished count only if none is.
+
+    Raises
+    ------
+    EcgpipeError
+        There is no model.
+    """
+    if not path.exists():
+        raise EcgpipeError(f"{path}: no such model; name a model.pt or the folder of a run")
+    if path.is_file() or (path / MODEL).is_file():
+        return path if path.is_file() else path / MODEL
+    repeats = [folder for folder in sorted(path.glob("repeat-*")) if (folder / MODEL).is_file()]
+    if not repeats or not (path / RUN).is_file():
+        raise EcgpipeError(f"{path}: no model in it; has the run finished its first epoch?")
+    best = TASKS[RunDescription.read(path / RUN).datasets[0]].best
+    finished = [folder for folder in repeats if (folder / PREDICTIONS).is_file()]
+
+    def score(folder: Path) -> float:
+        values = pd.read_csv(folder / HISTORY)[f"validation_{best}"]
+        return -values.min() if best == "loss" else values.max()
+
+    return max(finished or repeats, key=score) / MODEL

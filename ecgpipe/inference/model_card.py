@@ -13,9 +13,8 @@ from ..tasks import DOWNSTREAM
 from ..tasks.objectives import OBJECTIVES
 from ..training.outputs import read_predictions, splits_of
 from ..training.run_description import RunInput
-from ..training.run_folder import PREDICTIONS, RUN
-from .model import Model
-from .model_file import MODEL, load_model
+from ..training.run_folder import MODEL, PREDICTIONS, RUN
+from .model import Model, load_model
 
 NOTE = "for research; no medical device, not for clinical decisions"
 _WIDTH = 100  # of the text
@@ -33,7 +32,7 @@ def model_card(path: Path) -> dict[str, Any]:
     Parameters
     ----------
     path
-        As for :func:`ecgpipe.inference.model_file.load_model`.
+        As for :func:`ecgpipe.inference.model.load_model`.
 
     Returns
     -------
@@ -45,7 +44,7 @@ def model_card(path: Path) -> dict[str, Any]:
     Raises
     ------
     EcgpipeError
-        See :func:`ecgpipe.inference.model_file.load_model`; or ``predictions.csv`` does not fit.
+        See :func:`ecgpipe.inference.model.load_model`; or ``predictions.csv`` does not fit.
     """
     model = load_model(path, "cpu")
     card, run = model.card, model.card.run

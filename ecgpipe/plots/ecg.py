@@ -1,13 +1,11 @@
-"""A stretch of a recording on ECG paper, as a picture: 25 mm/s, 10 mm/mV, every lead."""
+"""ECG plots: a stretch of a recording on ECG paper, for a file or for the report."""
 
 from __future__ import annotations
 
-import io
 import math
 from dataclasses import dataclass, replace
-from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
@@ -16,38 +14,47 @@ from numpy.typing import NDArray
 
 from ..datasets import DATASETS
 from ..errors import EcgpipeError
-from ..files.atomic import write_bytes
 from ..labels.beats import CLASS_OF_SYMBOL
+from ..progress import clock
 from ..storage.store import Store, open_store
 from ..types import NO_MARKS, Marks, Record
-from .ecg_paper import INK, SOFT, Mark, Sheet, length, lines_of, spread
+from .ecg_paper import (
+    EDGE,
+    GAP,
+    LEFT,
+    LIMIT,
+    LINE,
+    PAGE,
+    PER_MV,
+    PER_S,
+    PULSE,
+    Mark,
+    Section,
+    Sheet,
+    paper_width,
+    value_range,
+)
 from .marks import BEAT_NAMES, RHYTHM_NAMES, Stretch, rhythm_stretches
+from .style import (
+    ALARM,
+    BLUE,
+    INK,
+    PAGE_STYLE,
+    PAGE_TINT,
+    STYLE,
+    check_format,
+    colours_of,
+    save,
+    svg,
+    text_width,
+)
 
-# Without anything that names a time or a program: the same record gives the same bytes.
-METADATA: dict[str, dict[str, None]] = {
-    ".png": {"Software": None},
-    ".svg": dict.fromkeys(("Date", "Creator", "Format", "Type")),
-    ".pdf": dict.fromkeys(("CreationDate", "Creator", "Producer")),
-}
-STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "ecgpipe",
-    "pdf.fonttype": 42,
-    "font.family": ["DejaVu Sans"],
-    "text.parse_math": False,
-    "path.simplify": False,  # every sample is drawn
-}
-_DOTS = 8  # pixels a millimetre; a whole number, so that all lines of the grid are equally dark
-_PER_S, _PER_MV = 25, 10  # mm
+if TYPE_CHECKING:
+    from ..training.outputs import Example  # imports torch, which a plot does not need
+
 _ROW = 10.0  # s
-# Millimetres: margin, room for a lead's name, room for the calibration pulse; heights; limits.
-_EDGE, _NAME, _PULSE = 8, 11, 10
-_BAR, _SYMBOL, _TICK, _CLOCK, _GAP, _LINE = 4.5, 4.5, 3.0, 4.5, 5.0, 4.0
-_NARROWEST, _TALLEST = 150, 4000
-_MOST = 3  # mV around a lead's median that are drawn
-_ALARM, _BLUE = "#b3261e", "#2f6db0"
-_HUES = {"N": "#3f7f5a", "SBR": "#4a8791", "AFIB": "#c0392b", "AFL": "#b8651b"}
-_OTHER_HUES = ("#6a5aa8", "#9a4574", "#5f7132", "#3a6ea5", "#8a5a3c", "#54626f")
+_BAR, _SYMBOL, _TICK = 4.5, 4.5, 3.0  # mm: heights of rhythms, beats and QRS complexes
+_NARROWEST, _TALLEST = 150, 4000  # mm
 
 
 def plot(store: Path, key: str, out: Path, start: str | float = 0, seconds: float = 10) -> Path:
@@ -81,26 +88,20 @@ def plot(store: Path, key: str, out: Path, start: str | float = 0, seconds: floa
         An unknown format or record, a start that lies outside of the record, or more than fits on
         a sheet of 4 m.
     """
-    kind = out.suffix.lower()
-    if kind not in METADATA:
-        raise EcgpipeError(f"{out}: cannot be drawn; name a file that ends in .png, .svg or .pdf")
+    check_format(out)
     if not (math.isfinite(seconds) and seconds > 0):
         raise EcgpipeError(f"--seconds {seconds:g}: nothing to draw; give a number above 0")
     begin, opened = seconds_of(start), open_store(store)
     record = opened.read(key)
     first = round(begin * record.fs)
     if not 0 <= first < record.samples:
-        lasts = record.samples / record.fs
+        duration = record.samples / record.fs
         raise EcgpipeError(
-            f"--start {start}: outside of {key}, which lasts {clock(lasts)} ({lasts:g} s)"
+            f"--start {start}: outside of {key}, which lasts {clock(duration)} ({duration:g} s)"
         )
     cut = _cut(opened, record, first, first + max(1, round(seconds * record.fs)))
-    picture = io.BytesIO()
     with matplotlib.rc_context(STYLE):
-        figure = _draw(cut, _facts(opened, record, cut))
-        figure.savefig(picture, format=kind[1:], dpi=25.4 * _DOTS, metadata=METADATA[kind])
-    write_bytes(out, picture)
-    return out
+        return save(_draw(cut, _facts(opened, record, cut)), out)
 
 
 def seconds_of(time: str | float) -> float:
@@ -120,158 +121,156 @@ def seconds_of(time: str | float) -> float:
     inside = all(0 <= value < 60 for value in values[1:])
     if not (0 < len(values) <= 3 and whole and inside and math.isfinite(values[-1])):
         raise EcgpipeError(f"--start {time}: no time; write seconds, m:ss or h:mm:ss")
-    return sum(value * 60**place for place, value in enumerate(reversed(values)))
+    return sum(value * 60**power for power, value in enumerate(reversed(values)))
 
 
-def clock(seconds: float) -> str:
-    """``h:mm:ss``, with hundredths where there are any."""
-    minutes, rest = divmod(round(100 * seconds), 6000)
-    fraction = f".{rest % 100:02d}".rstrip("0").rstrip(".")
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest // 100:02d}{fraction}"
+def example_svg(example: Example, max_rows: int) -> str:
+    """The beginning of a recording on ECG paper, as SVG for an HTML page.
+
+    Rows of 10 s, at most ``max_rows``; a tick above every QRS complex.
+    """
+    fs, signal = example.fs, example.signal
+    end = min(len(signal) / fs, max_rows * _ROW)
+    ranges = [value_range(signal, 2)]
+    with matplotlib.rc_context(PAGE_STYLE):
+        sheet = Sheet(paper_width(_ROW) + 2 * GAP, PAGE)
+        for start in np.arange(0, end, _ROW):
+            stop = min(start + _ROW, end)
+            at = example.qrs[(example.qrs >= start * fs) & (example.qrs < stop * fs)]
+            _draw_ticks(sheet, GAP + (at / fs - start) * PER_S, sheet.y, PAGE_TINT)
+            sheet.y += _TICK
+            sheet.ecg(Section([""], signal[None], ranges, fs, 0, start, stop), left=GAP)
+        return svg(sheet.figure(), "strip")
 
 
 @dataclass(frozen=True, eq=False)
 class _Cut:
-    """What is drawn: a stretch of a record, and all that lies in it."""
+    """A stretch of a record with its marks.
+
+    Attributes
+    ----------
+    fs
+        Hz.
+    first, last
+        Samples of the record, [first, last).
+    leads, ranges
+        Names of the leads; lowest and highest mV drawn of each.
+    millivolts
+        (leads, samples) float32, one sample beyond the last if there is one, so that a row ends
+        where the next one starts.
+    beats
+        Sample and symbol.
+    qrs
+        Samples, int32.
+    rhythms, colours
+        Rhythms, and the colour of each name.
+    """
 
     fs: float
-    first: int  # samples of the record, [first, last)
+    first: int
     last: int
     leads: tuple[str, ...]
-    millivolts: NDArray[np.float32]  # (leads, samples), one sample beyond the last if there is one
-    lanes: list[tuple[float, float]]  # lowest and highest mV of each lead
-    beats: list[tuple[int, str]]  # sample and symbol
-    qrs: list[int]
-    stretches: list[Stretch]
-    hues: dict[str, str]  # of the rhythms
+    ranges: list[tuple[float, float]]
+    millivolts: NDArray[np.float32]
+    beats: list[tuple[int, str]]
+    qrs: NDArray[np.int32]
+    rhythms: list[Stretch]
+    colours: dict[str, str]
 
     @property
-    def is_cut(self) -> bool:
-        """Whether a trace leaves its lane."""
-        pairs = zip(self.millivolts, self.lanes, strict=True)
+    def is_clipped(self) -> bool:
+        """True if a trace leaves its range."""
+        pairs = zip(self.millivolts, self.ranges, strict=True)
         return any(lead.min() < low or lead.max() > high for lead, (low, high) in pairs)
 
 
 def _cut(store: Store, record: Record, first: int, last: int) -> _Cut:
     last = min(last, record.samples)
 
-    def inside(marks: Marks | None) -> list[tuple[int, int]]:
-        marks = marks or NO_MARKS
+    def inside(marks: Marks) -> Marks:
         at = slice(*np.searchsorted(marks.index, [first, last]))
-        return list(zip(marks.index[at].tolist(), marks.label[at].tolist(), strict=True))
+        return Marks(marks.index[at], marks.label[at])
 
     symbols, notes = store.recipe.beats, store.recipe.rhythms
-    stretches = rhythm_stretches(record.rhythms, notes, record.samples)
-    others = dict.fromkeys(name for note in notes if (name := note.strip("()")) not in _HUES)
-    # One sample more, so that a row ends where the next one starts.
+    beats = inside(record.beats or NO_MARKS)
+    rhythms = rhythm_stretches(record.rhythms, notes, record.samples)
     millivolts = replace(record, signal=record.signal[:, first : last + 1]).millivolts()
     return _Cut(
         fs=record.fs,
         first=first,
         last=last,
         leads=record.leads,
+        ranges=[value_range(lead) for lead in millivolts],
         millivolts=millivolts,
-        lanes=[_lane(lead) for lead in millivolts],
-        beats=[(at, symbols[label]) for at, label in inside(record.beats)],
-        qrs=[at for at, _ in inside(record.qrs)],
-        stretches=[s for s in stretches if s.start < last and s.stop > first],
-        hues={**_HUES, **dict(zip(others, cycle(_OTHER_HUES), strict=False))},
+        beats=[
+            (at, symbols[label])
+            for at, label in zip(beats.index.tolist(), beats.label.tolist(), strict=True)
+        ],
+        qrs=inside(record.qrs).index,
+        rhythms=[rhythm for rhythm in rhythms if rhythm.start < last and rhythm.stop > first],
+        colours=colours_of(dict.fromkeys(note.strip("()") for note in notes)),
     )
 
 
-def _lane(millivolts: NDArray[np.float32]) -> tuple[float, float]:
-    """Lowest and highest mV of a lead's lane, on the coarse grid: all of it, as a rule.
-
-    Unlike in the report's examples, where a few peaks may be cut: here a single beat matters.
-    """
-    middle = float(np.median(millivolts))
-    low = max(float(millivolts.min()), middle - _MOST)
-    high = min(float(millivolts.max()), middle + _MOST)
-    low, high = math.floor(2 * low - 0.1) / 2, math.ceil(2 * high + 0.1) / 2
-    while high - low < 1.5:
-        high, low = (high + 0.5, low) if high - middle <= middle - low else (high, low - 0.5)
-    return low, high
-
-
 def _draw(cut: _Cut, facts: list[str]) -> Figure:
-    seconds = (cut.last - cut.first) / cut.fs
-    rows = math.ceil(seconds / _ROW - 1e-9)
-    above = _BAR * bool(cut.stretches) + _SYMBOL * bool(cut.beats) + _TICK * bool(cut.qrs)
-    paper = sum(round((high - low) * _PER_MV) for low, high in cut.lanes)
-    each = above + paper + _CLOCK + _GAP
-    left = _EDGE + _NAME
-    width = max(_NARROWEST, left + _paper_width(min(seconds, _ROW)) + _EDGE)
-    header = lines_of(facts[1:], 8, width - 2 * _EDGE)
-    key = spread(_key(cut), 7, width - 2 * _EDGE)
-    top = _EDGE + 5 + _LINE * (len(header) + 1)
-    height = math.ceil(top + rows * each + _LINE * (key[-1][1] if key else -1) + _EDGE)
+    begin, end = cut.first / cut.fs, cut.last / cut.fs
+    rows = math.ceil((end - begin) / _ROW - 1e-9)
+    above = _BAR * bool(cut.rhythms) + _SYMBOL * bool(cut.beats) + _TICK * bool(len(cut.qrs))
+    paper = sum(round((high - low) * PER_MV) for low, high in cut.ranges)
+    height = rows * (above + paper + LINE + GAP)
     if height > _TALLEST:
         raise EcgpipeError(
-            f"--seconds {seconds:g}: makes a sheet {height / 1000:.1f} m tall, and "
+            f"--seconds {end - begin:g}: makes a sheet {height / 1000:.1f} m tall, and "
             f"{_TALLEST / 1000:g} m is the most; draw less at once"
         )
-    sheet = Sheet(width, height)
-    sheet.text(_EDGE, _EDGE + 4, facts[0], 12, INK, weight="bold")
-    for number, line in enumerate(header):
-        sheet.text(_EDGE, _EDGE + 9 + _LINE * number, line, 8, SOFT)
+    width = LEFT + paper_width(min(end - begin, _ROW), PULSE) + EDGE
+    sheet = Sheet(max(_NARROWEST, width))
+    sheet.header(facts[0], facts[1:])
+    sheet.y += LINE
     for row in range(rows):
-        _draw_row(sheet, cut, row, left, top + row * each + above)
-    for x, down, mark in key:
-        sheet.mark(_EDGE + x, top + rows * each + _LINE * down, mark, 7)
-    return sheet.figure
+        start = begin + row * _ROW
+        stop = min(start + _ROW, end)
+        sheet.y += above
+        _draw_marks(sheet, cut, start, stop)
+        section = Section(cut.leads, cut.millivolts, cut.ranges, cut.fs, cut.first, start, stop)
+        sheet.ecg(section, pulse=PULSE)
+        sheet.y += GAP
+    sheet.key(_key(cut))
+    sheet.y += EDGE - LINE
+    return sheet.figure()
 
 
-def _draw_row(sheet: Sheet, cut: _Cut, row: int, left: float, top: float) -> None:
-    """Ten seconds: paper and traces from ``top`` downwards, the clock below, marks above."""
-    fs, begin = cut.fs, cut.first / cut.fs + row * _ROW
-    end = min(begin + _ROW, cut.last / fs)
-    zero, width = left + _PULSE, _paper_width(end - begin)
+def _draw_marks(sheet: Sheet, cut: _Cut, start: float, stop: float) -> None:
+    """Draw QRS complexes, beats and rhythms from ``start`` to ``stop`` (s) above the paper."""
+    y, first, last = sheet.y, start * cut.fs - 1e-6, stop * cut.fs - 1e-6
 
     def x(sample: Any) -> Any:
-        return zero + (sample / fs - begin) * _PER_S
+        return LEFT + PULSE + (sample / cut.fs - start) * PER_S
 
-    y = top
-    samples = np.arange(math.ceil(begin * fs - 1e-6), math.floor(end * fs + 1e-6) + 1)
-    samples = samples[samples < cut.first + cut.millivolts.shape[1]]
-    for name, lead, (low, high) in zip(cut.leads, cut.millivolts, cut.lanes, strict=True):
-        height = round((high - low) * _PER_MV)
-        sheet.ruling(left, y, width, height)
-        sheet.text(left - 2, y + height / 2 + 1, name, 9, INK, ha="right", weight="bold")
-        pulse = [(1, 5), (2.5, 5), (2.5, -5), (7.5, -5), (7.5, 5), (9, 5)]  # 1 mV for 0.2 s
-        sheet.trace(*np.transpose([(left + a, y + height / 2 + b) for a, b in pulse]))
-        box = [(left, y), (left + width, y + height)]
-        sheet.trace(x(samples), y + (high - lead[samples - cut.first]) * _PER_MV, box)
-        y += height
-    for second in range(math.ceil(begin - 1e-6), math.floor(end + 1e-6) + 1):
-        sheet.text(x(second * fs), y + 3.5, clock(second), 6.5, SOFT, ha="center")
-
-    from_, to = begin * fs - 1e-6, end * fs - 1e-6
-    y = top
-    if cut.qrs:
+    if len(cut.qrs):
         y -= _TICK
-        ticks = (x(at) for at in cut.qrs if from_ <= at < to)
-        sheet.strokes((((at, y + 0.5), (at, y + 2.5)) for at in ticks), _BLUE, 0.4)
+        _draw_ticks(sheet, x(cut.qrs[(cut.qrs >= first) & (cut.qrs < last)]), y, BLUE)
     if cut.beats:
         y -= _SYMBOL
         for at, symbol in cut.beats:
-            if from_ <= at < to:
+            if first <= at < last:
                 sheet.text(x(at), y + 3.3, symbol, 9, _ink(symbol), ha="center")
-    for start, stop, name in cut.stretches:
-        start, stop = max(x(start), zero), min(x(stop), x(end * fs))
-        if start < stop:
-            sheet.box(start, y - _BAR, stop - start, _BAR - 1, cut.hues[name], alpha=0.2)
-            sheet.box(start, y - 1.5, stop - start, 0.5, cut.hues[name])
-            if length(name, 7) + 2 <= stop - start:
-                sheet.text(start + 1, y - 2.2, name, 7, cut.hues[name], weight="bold")
+    for rhythm in cut.rhythms:
+        left, right = max(x(rhythm.start), LEFT + PULSE), min(x(rhythm.stop), x(stop * cut.fs))
+        if left < right:
+            colour = cut.colours[rhythm.name]
+            sheet.box(left, y - _BAR, right - left, _BAR - 1, colour, alpha=0.2)
+            sheet.box(left, y - 1.5, right - left, 0.5, colour)
+            if text_width(rhythm.name, 7) + 2 <= right - left:
+                sheet.text(left + 1, y - 2.2, rhythm.name, 7, colour, weight="bold")
 
 
-def _paper_width(seconds: float) -> int:
-    """Millimetres: room for the calibration pulse, and whole large squares."""
-    return _PULSE + 5 * math.ceil(seconds * _PER_S / 5 - 1e-6)
+def _draw_ticks(sheet: Sheet, x: NDArray[np.float64], y: float, colour: str) -> None:
+    sheet.strokes((((at, y + 0.5), (at, y + 2.5)) for at in x), colour, 0.4)
 
 
 def _ink(symbol: str) -> str:
-    return _ALARM if CLASS_OF_SYMBOL.get(symbol) in ("pac", "aberrated", "pvc") else INK
+    return ALARM if CLASS_OF_SYMBOL.get(symbol) in ("pac", "aberrated", "pvc") else INK
 
 
 def _facts(store: Store, record: Record, cut: _Cut) -> list[str]:
@@ -285,19 +284,17 @@ def _facts(store: Store, record: Record, cut: _Cut) -> list[str]:
         *(["no annotated beats"] if recipe.beats and record.beats is None else []),
         f"{record.fs:g} Hz, lead{'s' * (len(record.leads) > 1)} {', '.join(record.leads)}",
         f"{begin} to {end} of {total}",
-        "25 mm/s, 10 mm/mV" + (f", cut beyond {_MOST} mV" if cut.is_cut else ""),
+        "25 mm/s, 10 mm/mV" + (f", cut beyond {LIMIT:g} mV" if cut.is_clipped else ""),
     ]
 
 
 def _key(cut: _Cut) -> list[Mark]:
     """What the marks mean."""
-    rhythms = dict.fromkeys(stretch.name for stretch in cut.stretches)
+    rhythms = dict.fromkeys(rhythm.name for rhythm in cut.rhythms)
     symbols = dict.fromkeys(symbol for _, symbol in cut.beats)
+    square = "\N{BLACK SQUARE}"
     return [
-        *(
-            Mark("\N{BLACK SQUARE}", cut.hues[name], f"{name} {RHYTHM_NAMES.get(name, '')}")
-            for name in rhythms
-        ),
+        *(Mark(square, cut.colours[n], f"{n} {RHYTHM_NAMES.get(n, '')}") for n in rhythms),
         *(Mark(symbol, _ink(symbol), BEAT_NAMES.get(symbol, "other beat")) for symbol in symbols),
-        *([Mark("|", _BLUE, "detected QRS")] if cut.qrs else []),
+        *([Mark("|", BLUE, "detected QRS")] if len(cut.qrs) else []),
     ]

@@ -1,112 +1,218 @@
-"""ECG paper to draw on: a figure in millimetres, with its ruling, traces and coloured words."""
+"""ECG paper: a figure in millimetres, with the ruling, the traces and the texts of ECG plots."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
-from matplotlib.textpath import TextPath
 from matplotlib.transforms import Bbox, TransformedBbox
+from numpy.typing import NDArray
 
-INK, SOFT = "#16191c", "#5d6873"
-_PAPER, _FINE, _COARSE = "#fffaf8", "#f6d9d4", "#e8a79d"
+from ..progress import clock
+from . import style
+from .style import text_width, wrap, wrap_text
+
+PER_S, PER_MV = 25, 10  # mm
+EDGE, NAMES, PULSE = 8, 11, 10  # mm: margin; room for names of leads, for the calibration pulse
+LEFT = EDGE + NAMES  # mm
+LINE, GAP = 4.5, 5.0  # mm
+LIMIT = 3.0  # mV around a lead's median that are drawn
 _POINT = 72 / 25.4  # points in a millimetre
-_SIGN = 4  # mm that the sign of a key's entry takes
+_SIGN = 4  # mm that the sign of an entry of the key takes
 
 
 class Mark(NamedTuple):
-    """An entry of the key: a sign with its colour, and what it means."""
+    """An entry of the key: a sign with its colour, and its meaning."""
 
     sign: str
     colour: str
     meaning: str
 
 
-class Sheet:
-    """A figure to draw on in millimetres, from its upper left corner; texts have sizes in points.
+class Colours(NamedTuple):
+    """Colours of ECG paper."""
+
+    ink: str
+    soft: str  # of secondary texts
+    fine: str  # of the ruling: lines of a millimetre, and of five
+    coarse: str
+    paper: str | None  # None: not filled
+
+
+PRINT = Colours(style.INK, style.SOFT, "#f6d9d4", "#e8a79d", "#fffaf8")
+PAGE = Colours(style.PAGE_INK, style.PAGE_SOFT, style.PAGE_FINE, style.PAGE_COARSE, None)
+
+
+@dataclass(frozen=True, eq=False)
+class Section:
+    """A stretch of a recording on one line of ECG paper.
 
     Attributes
     ----------
-    figure
-        The matplotlib figure.
+    leads
+        Names.
+    millivolts
+        (leads, samples) float32.
+    ranges
+        Lowest and highest mV drawn of each lead.
+    fs
+        Hz.
+    first
+        Position of the first of the samples in the recording.
+    start, stop
+        s of the recording that are drawn.
     """
 
-    def __init__(self, width: float, height: float) -> None:
-        # A hair more, since its pixels are rounded down.
-        self.figure = Figure(((width + 1e-3) / 25.4, (height + 1e-3) / 25.4), facecolor="white")
-        self._axes = self.figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
-        self._axes.set_axis_off()
+    leads: Sequence[str]
+    millivolts: NDArray[np.float32]
+    ranges: Sequence[tuple[float, float]]
+    fs: float
+    first: int
+    start: float
+    stop: float
 
-    def text(self, x: float, y: float, text: str, size: float, colour: str, **more: Any) -> None:
+
+class Sheet:
+    """A figure in millimetres from its upper left corner; sizes of texts are in points.
+
+    Attributes
+    ----------
+    width
+        mm.
+    y
+        Where the next item goes, mm.
+    """
+
+    def __init__(self, width: float, colours: Colours = PRINT) -> None:
+        self.width, self.y, self.colours = width, 0.0, colours
+        self._figure = Figure(facecolor="white")
+        self.axes = self._figure.add_axes((0, 0, 1, 1))
+        self.axes.set_axis_off()
+
+    def figure(self) -> Figure:
+        """The figure, as tall as what has been drawn down to ``y``."""
+        height = math.ceil(self.y)
+        # Slightly larger, since matplotlib rounds the number of pixels down.
+        self._figure.set_size_inches((self.width + 1e-3) / 25.4, (height + 1e-3) / 25.4)
+        self.axes.set(xlim=(0, self.width), ylim=(height, 0))
+        return self._figure
+
+    def text(
+        self, x: float, y: float, text: str, size: float, colour: str | None = None, **more: Any
+    ) -> None:
         """A text with its baseline at y."""
-        self._axes.text(x, y, text, size=size, color=colour, **more)
+        self.axes.text(x, y, text, size=size, color=colour or self.colours.ink, **more)
 
-    def mark(self, x: float, y: float, mark: Mark, size: float) -> None:
-        """An entry of the key."""
-        self.text(x + _SIGN / 2, y, mark.sign, size, mark.colour, ha="center", weight="bold")
-        self.text(x + _SIGN, y, mark.meaning, size, SOFT)
+    def header(self, title: str, facts: Sequence[str]) -> None:
+        """A title, and facts on as many lines as they need."""
+        self.y += EDGE + 4
+        self.text(EDGE, self.y, title, 12, weight="bold")
+        self.y += 0.5
+        self.paragraph(facts, 8)
+
+    def paragraph(self, items: Sequence[str], size: float) -> None:
+        """Items on as many lines as they need."""
+        for line in wrap_text(items, size, self.width - 2 * EDGE):
+            self.y += LINE
+            self.text(EDGE, self.y, line, size, self.colours.soft)
+
+    def key(self, marks: Sequence[Mark], size: float = 7) -> None:
+        """The meaning of marks, side by side on as many lines as they need."""
+        widths = [_SIGN + text_width(mark.meaning, size) for mark in marks]
+        for line in wrap(widths, 4, self.width - 2 * EDGE):
+            x = float(EDGE)
+            for sign, colour, meaning in (marks[item] for item in line):
+                self.text(x + _SIGN / 2, self.y, sign, size, colour, ha="center", weight="bold")
+                self.text(x + _SIGN, self.y, meaning, size, self.colours.soft)
+                x += _SIGN + text_width(meaning, size) + 4
+            self.y += LINE
 
     def box(
         self, x: float, y: float, width: float, height: float, colour: str, alpha: float = 1
     ) -> None:
         """A filled rectangle."""
-        box = Rectangle((x, y), width, height, facecolor=colour, lw=0, alpha=alpha)
-        self._axes.add_patch(box)
+        self.axes.add_patch(Rectangle((x, y), width, height, fc=colour, lw=0, alpha=alpha))
 
     def strokes(self, lines: Iterable[Any], colour: str, width: float) -> None:
-        """Straight lines, each ((x, y), (x, y)), as one path."""
+        """Straight lines, each ((x, y), (x, y)), ``width`` mm thick, as one path."""
         points = np.reshape([*lines], (-1, 2))
         if len(points):
             path = Path(points, np.resize([Path.MOVETO, Path.LINETO], len(points)))
             patch = PathPatch(path, fill=False, ec=colour, lw=width * _POINT, snap=True)
-            self._axes.add_patch(patch)
+            self.axes.add_patch(patch)
 
-    def ruling(self, x: float, y: float, width: int, height: int) -> None:
-        """The paper: small squares of 1 mm, large ones of 5 mm."""
-        self.box(x, y, width, height, _PAPER)
-        for step, colour, thick in ((1, _FINE, 0.1), (5, _COARSE, 0.15)):
+    def trace(self, x: Any, y: Any, box: Any = None) -> None:
+        """A signal, clipped to ``box`` (two corners)."""
+        (line,) = self.axes.plot(x, y, color=self.colours.ink, lw=0.25 * _POINT)
+        if box is not None:
+            line.set_clip_box(TransformedBbox(Bbox(box), self.axes.transData))
+
+    def ecg(self, section: Section, left: float = LEFT, pulse: float = 0, scale: float = 1) -> None:
+        """All leads of a section, one below another, on ruled paper; times of seconds below.
+
+        Parameters
+        ----------
+        left
+            Where the paper begins, mm.
+        pulse
+            Room for the calibration pulse of 1 mV and 0.2 s, mm; 0 draws none.
+        scale
+            1 for 25 mm/s and 10 mm/mV.
+        """
+        fs, start = section.fs, section.start
+        zero, width = left + pulse, paper_width(section.stop - start, pulse, scale)
+        first, last = math.ceil(start * fs - 1e-6), math.floor(section.stop * fs + 1e-6)
+        last = min(last + 1, section.first + section.millivolts.shape[1])
+        x = zero + (np.arange(first, last) / fs - start) * PER_S * scale
+        drawn = section.millivolts[:, first - section.first : last - section.first]
+        for name, lead, (low, high) in zip(section.leads, drawn, section.ranges, strict=True):
+            height = round((high - low) * PER_MV * scale)
+            self._ruling(left, self.y, width, height)
+            middle = self.y + height / 2
+            if name:
+                self.text(left - 2, middle + 1, name, 9, ha="right", weight="bold")
+            if pulse:
+                up, down = middle - PER_MV / 2, middle + PER_MV / 2
+                steps = np.array([1, 2.5, 2.5, 7.5, 7.5, 9])
+                self.trace(left + steps, [down, down, up, up, down, down])
+            box = [(left, self.y), (left + width, self.y + height)]
+            self.trace(x, self.y + (high - lead) * PER_MV * scale, box)
+            self.y += height
+        for second in range(math.ceil(start - 1e-6), math.floor(section.stop + 1e-6) + 1):
+            at = zero + (second - start) * PER_S * scale
+            self.text(at, self.y + 3.5, clock(second), 6.5, self.colours.soft, ha="center")
+        self.y += LINE
+
+    def _ruling(self, x: float, y: float, width: int, height: int) -> None:
+        """Small squares of 1 mm, large ones of 5 mm."""
+        if self.colours.paper:
+            self.box(x, y, width, height, self.colours.paper)
+        for step, colour, thick in ((1, self.colours.fine, 0.1), (5, self.colours.coarse, 0.15)):
             down = (((x + a, y), (x + a, y + height)) for a in range(0, width + 1, step))
             along = (((x, y + a), (x + width, y + a)) for a in range(0, height + 1, step))
             self.strokes((*down, *along), colour, thick)
 
-    def trace(self, x: Any, y: Any, box: Any = None) -> None:
-        """A signal; what lies outside of ``box``, two corners, is cut off."""
-        (line,) = self._axes.plot(x, y, color=INK, lw=0.25 * _POINT)
-        if box is not None:
-            line.set_clip_box(TransformedBbox(Bbox(box), self._axes.transData))
+
+def paper_width(seconds: float, pulse: float = 0, scale: float = 1) -> int:
+    """Width of the paper, mm: room for the calibration pulse, and whole large squares."""
+    return int(pulse) + 5 * math.ceil(seconds * PER_S * scale / 5 - 1e-6)
 
 
-def lines_of(items: Sequence[str], size: float, width: float) -> list[str]:
-    """Items, with dots between them, as lines no wider than ``width`` mm where that is possible."""
-    lines = [items[0]]
-    for item in items[1:]:
-        longer = f"{lines[-1]}  ·  {item}"
-        if length(longer, size) <= width:
-            lines[-1] = longer
-        else:
-            lines.append(item)
-    return lines
+def value_range(millivolts: NDArray[np.float32], limit: float = LIMIT) -> tuple[float, float]:
+    """Lowest and highest mV that are drawn of a lead, in multiples of 0.5 mV.
 
-
-def spread(marks: Sequence[Mark], size: float, width: float) -> list[tuple[float, int, Mark]]:
-    """Places for the entries of a key, side by side over ``width`` mm: x in mm, and the line."""
-    places = []
-    x, line = 0.0, 0
-    for mark in marks:
-        wide = _SIGN + length(mark.meaning, size)
-        if x and x + wide > width:
-            x, line = 0.0, line + 1
-        places.append((x, line, mark))
-        x += wide + 4
-    return places
-
-
-@lru_cache(maxsize=1000)
-def length(text: str, size: float) -> float:
-    """Width of a text, mm."""
-    return float(TextPath((0, 0), text, size=size).get_extents().x1) / _POINT
+    All of the signal, 1.5 mV or more, and no more than ``limit`` mV around the median.
+    """
+    middle = float(np.median(millivolts))
+    low = max(float(millivolts.min()), middle - limit)
+    high = min(float(millivolts.max()), middle + limit)
+    low, high = math.floor(2 * low - 0.1) / 2, math.ceil(2 * high + 0.1) / 2
+    while high - low < 1.5:
+        high, low = (high + 0.5, low) if high - middle <= middle - low else (high, low - 0.5)
+    return low, high

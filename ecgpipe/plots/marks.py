@@ -1,4 +1,4 @@
-"""What a record's marks mean: names of beats and rhythms, and where a rhythm holds."""
+"""Names of annotated beats and rhythms, and the stretches in which rhythms hold."""
 
 from __future__ import annotations
 
@@ -53,22 +53,22 @@ class Stretch(NamedTuple):
 
     start: int
     stop: int
-    name: str  # as its makers abbreviate it, without brackets
+    name: str  # as abbreviated by the data set, without brackets
 
 
 def rhythm_stretches(rhythms: Marks, symbols: Sequence[str], samples: int) -> list[Stretch]:
-    """Where which rhythm holds, from a record's rhythm notes.
+    """Find where each rhythm holds, from the rhythm notes of a record.
 
     With closing notes among the symbols (Icentia11k), a rhythm lasts from its note to the closing
     one, both beats included, and ``(X)`` for one beat. Without (MIT-BIH), it holds until the next
-    note, and the first one from the record's start.
+    note, and the first one from the start of the record.
 
     Parameters
     ----------
     rhythms
         The notes; labels are positions in ``symbols``.
     symbols
-        The source's notes, as in a store's recipe.
+        The notes of the data set, as in the recipe of a store.
     samples
         Length of the record.
     """

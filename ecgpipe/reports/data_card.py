@@ -21,8 +21,9 @@ from numpy.typing import ArrayLike, NDArray
 from ..datasets import DATASETS
 from ..files.atomic import local_copy, write_text
 from ..labels.rhythms import CLOSE
-from ..plots.curves import BLUES, STYLE, svg
+from ..plots.curves import BLUES
 from ..plots.marks import BEAT_NAMES, RHYTHM_NAMES
+from ..plots.style import PAGE_STYLE, svg
 from ..storage.archive import GROUP, open_group
 from ..storage.inspect import codec_name, inspect
 from ..storage.parts import read_sidecar
@@ -243,7 +244,7 @@ def _histogram(
     log: bool = False,
 ) -> Markup:
     """A histogram; values outside of the edges count in the first and last bin."""
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(PAGE_STYLE):
         figure = Figure(figsize=(4.2, 2.6), layout="constrained")
         axes = figure.add_subplot(xlabel=xlabel, ylabel=ylabel)
         axes.hist(np.clip(values, edges[0], edges[-1]), edges.tolist(), color=BLUES[0], rwidth=0.92)

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from ..plots import curves
+from ..plots.ecg import example_svg
 from ..training.outputs import Example, Run
 from . import paper
 from .paper import BEST, INITIALISATIONS, Conditions, Start
@@ -187,7 +188,7 @@ class Recording:
 
     def plot(self, rows: int) -> Markup:
         """The first rows of 10 s as an ECG plot."""
-        return Markup(curves.strip(self.example, rows))
+        return Markup(example_svg(self.example, rows))
 
 
 @dataclass(frozen=True, slots=True)
