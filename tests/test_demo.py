@@ -6,7 +6,6 @@ import csv
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -21,9 +20,6 @@ ROOT = Path(__file__).parent.parent
 def test_the_demo_ends_with_a_report_and_a_second_call_is_quick(tmp_path: Path) -> None:
     call = [sys.executable, "-m", "flows.reproduce", "--preset", "demo", "--out", str(tmp_path)]
     env = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect")}
-    # The demo has the machine to itself; a Dask cluster of an earlier test may have set some too.
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        env.pop(name, None)
     first = subprocess.run(call, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert first.returncode == 0, first.stdout + first.stderr
     assert first.stdout.strip().endswith(f"the report is {tmp_path / 'report.html'}")
@@ -39,10 +35,11 @@ def test_the_demo_ends_with_a_report_and_a_second_call_is_quick(tmp_path: Path) 
         run = tmp_path / "runs" / f"finetune-{start}"
         assert len(list(run.glob("repeat-*/predictions.csv"))) == 2
 
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "shards").rglob("*.tar")}
-    started = time.monotonic()
+    made = [
+        path for name in ("*.tar", "model.pt", "predictions.csv") for path in tmp_path.rglob(name)
+    ]
+    before = {path: path.stat().st_mtime_ns for path in made}
     again = subprocess.run(call, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert time.monotonic() - started < 150
     assert before == {path: path.stat().st_mtime_ns for path in before}
     assert (tmp_path / "report.html").read_text() == page

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from command_line import PATIENCE, wait_until
 
 from ecgpipe.errors import BUSY, DAMAGED, INTERRUPTED, UNREACHABLE, EcgpipeError, Interrupted
 from ecgpipe.experiments import execute
@@ -60,7 +61,7 @@ def test_trainings_run_several_at_a_time_and_stores_alone() -> None:
 
     def together(step: Step) -> int:
         if step.stage == "pretrain" or step.name.startswith("finetune/random"):
-            meet.wait(60)
+            meet.wait(PATIENCE)
         return runner(step)
 
     run(steps, together, jobs=3)
@@ -278,8 +279,8 @@ def test_what_ends_the_plan_ends_its_processes(asked: None, python: Path, tmp_pa
     processes = Processes()
 
     def stop_soon() -> None:
-        while not (tmp_path / "pids").exists() or (tmp_path / "pids").read_text().count("\n") < 2:
-            time.sleep(0.02)
+        pids = tmp_path / "pids"
+        wait_until(lambda: pids.exists() and pids.read_text().count("\n") == 2)
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=stop_soon).start()
@@ -316,9 +317,7 @@ def test_smoke_interrupted_in_three_places_comes_to_the_same_table(tmp_path: Pat
     )
     for number, place in places:
         with _smoke(out) as process:
-            while not place.exists():
-                assert process.poll() is None, process.communicate()[0]
-                time.sleep(0.01)
+            wait_until(place.exists, process)
             process.send_signal(number)
             told.append(process.communicate()[0])
             assert process.returncode == (-9 if number == signal.SIGKILL else 130), told[-1]

@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Event
 
 import pytest
+from command_line import PATIENCE, wait_until
 
 from flows import common, process  # before Prefect: they settle its defaults
 from flows.prepare import prepare
@@ -60,10 +61,7 @@ def test_a_step_that_does_not_end_is_killed(stand_in, monkeypatch):
 
     with pytest.raises(KeyboardInterrupt):
         process.execute((), stop)
-    deadline = time.monotonic() + 10
-    while alive(pids[0]) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not alive(pids[0])
+    wait_until(lambda: not alive(pids[0]))
 
 
 @pytest.mark.parametrize(
@@ -129,10 +127,9 @@ def test_what_ends_a_flow_ends_steps_in_other_threads(stand_in):
     lines: list[str] = []
     with ThreadPoolExecutor(2) as pool:
         runs = [pool.submit(process.execute, (), lines.append) for _ in range(2)]
-        while len(lines) < 2:
-            time.sleep(0.05)
+        wait_until(lambda: len(lines) == 2)
         process.end_steps()
-        assert [run.result(30)[0] for run in runs] == [-signal.SIGTERM] * 2
+        assert [run.result(PATIENCE)[0] for run in runs] == [-signal.SIGTERM] * 2
     assert process.execute((), lines.append) == (130, "")  # not even a retry begins
     process.begin_steps()
     stand_in("exit 0")
@@ -152,10 +149,10 @@ def test_a_step_that_is_just_starting_is_ended_too(stand_in, monkeypatch):
     monkeypatch.setattr(process.subprocess, "Popen", Slow)
     with ThreadPoolExecutor(1) as pool:
         run = pool.submit(process.execute, (), print)
-        assert starting.wait(30)
+        assert starting.wait(PATIENCE)
         process.end_steps()
         process.begin_steps()
-        assert run.result(30)[0] == -signal.SIGTERM
+        assert run.result(PATIENCE)[0] == -signal.SIGTERM
 
 
 @pytest.mark.slow
@@ -185,15 +182,12 @@ def test_ctrl_c_ends_the_flow_its_step_and_its_server(tmp_path, number):
             start_new_session=True,
         )
     try:
-        deadline = time.monotonic() + 120
-        while not (found := re.search(r"step (\d+)", output.read_text())):
-            assert flow.poll() is None and time.monotonic() < deadline, output.read_text()
-            time.sleep(0.1)
+        found = wait_until(lambda: re.search(r"step (\d+)", output.read_text()), flow)
         os.killpg(flow.pid, number)  # as a terminal does: the whole group
         if number == signal.SIGHUP:  # which a shell sends its jobs, and the system once more
             time.sleep(0.5)
             os.killpg(flow.pid, number)
-        assert flow.wait(30) == 130, output.read_text()
+        assert flow.wait(PATIENCE) == 130, output.read_text()
     finally:
         if flow.poll() is None:
             flow.kill()
@@ -207,8 +201,8 @@ def test_ctrl_c_ends_the_flow_its_step_and_its_server(tmp_path, number):
 @pytest.mark.parametrize(("shell", "goes_on"), [("exec", False), ("trap '' HUP; exec", True)])
 def test_a_flow_heeds_the_end_of_its_terminal_but_under_nohup(shell, goes_on):
     code = (
-        "import atexit, os, signal; from flows.report import main, report;"
-        "atexit.register(lambda: (os.kill(os.getpid(), signal.SIGHUP), print('goes on')));"
+        "import atexit, signal; from flows.report import main, report;"
+        "atexit.register(lambda: (signal.raise_signal(signal.SIGHUP), print('goes on')));"
         "main(report)"
     )
     line = f"{shell} {shlex.join([sys.executable, '-c', code, '--help'])}"

@@ -329,9 +329,9 @@ def test_an_hour_of_even_hum_takes_seconds_and_does_not_hide_the_beats_behind_it
     fs, minutes = 360.0, 5
     hum = 10 * np.sin(2 * np.pi * np.arange(int(minutes * 60 * fs)) / 3)
     beats, at = _pulses(120, fs)
-    start = time.perf_counter()
+    start = time.process_time()
     found = _found(_record(np.r_[hum, 200 * beats].round(), fs), "sleepecg") - len(hum)
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 20
     assert np.mean([np.abs(found - place).min() <= 0.05 * fs for place in at]) > 0.9
     assert (found < 0).sum() < 10 * minutes
 
