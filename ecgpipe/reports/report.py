@@ -46,8 +46,7 @@ def write_report(runs: Sequence[Path], out: Path) -> dict[str, Path]:
         raise EcgpipeError("report: no run folders given; name at least one")
     tuned = results([run for run in found if run.description.kind == "finetune"])
     pretrained = [run for run in found if run.description.kind == "pretrain"]
-    descriptions = tables.descriptions(tuned, pretrained)
-    done = [result for result in tuned if result.scores]
+    finetunings, pretrainings = tables.descriptions(tuned, pretrained)
     datasets = dict.fromkeys(result.conditions.dataset_text for result in tuned)
     values = {
         "title": f"ECG classification on {', '.join(datasets)}" if tuned else "Pretraining on ECG",
@@ -57,28 +56,26 @@ def write_report(runs: Sequence[Path], out: Path) -> dict[str, Path]:
         "others": tables.other_tables(tuned),
         "comparability": comparability(tuned),
         "protocol": tables.protocol_table(tuned),
-        "several": [result for result in done if result.run.many_of],
+        "done": [result for result in tuned if result.scores],
         "METRICS": METRICS,
-    }
-    html = render(
-        "report.html.j2",
-        **values,
-        learning_curves=figures.learning_curves(tuned),
-        efficiency=figures.label_efficiency(tuned),
-        single=[result for result in done if not result.run.many_of],
-        recordings=figures.recordings(tuned),
-        pretraining=pretrained,
-        pretraining_summary=pretraining_summary,
-        pretraining_curves=pretraining_curves,
-        scores=single_label,
-        provenance=tables.provenance([*descriptions[0], *descriptions[1]]),
-        settings={
-            kind: tables.settings_table(members)
-            for kind, members in zip(("finetuning", "pretraining"), descriptions, strict=True)
+        "learning_curves": figures.learning_curves(tuned),
+        "efficiency": figures.label_efficiency(tuned),
+        "recordings": figures.recordings(tuned),
+        "pretraining": pretrained,
+        "pretraining_summary": pretraining_summary,
+        "pretraining_curves": pretraining_curves,
+        "metrics": single_label,
+        "provenance": tables.provenance([*finetunings, *pretrainings]),
+        "settings": {
+            "finetuning": tables.settings_table(finetunings),
+            "pretraining": tables.settings_table(pretrainings),
         },
-    )
-    markdown = render("report.md.j2", **values).rstrip() + "\n"
-    texts = {"html": html, "csv": tables.csv_text(tuned), "md": markdown}
+    }
+    texts = {
+        "html": render("report.html.j2", **values),
+        "csv": tables.csv_text(tuned),
+        "md": render("report.md.j2", **values).rstrip() + "\n",
+    }
     paths = {kind: out.with_name(f"{out.name.removesuffix('.html')}.{kind}") for kind in texts}
     for kind, path in paths.items():
         write_text(path, texts[kind])
@@ -150,7 +147,7 @@ def _gain(result: Result) -> str:
     verb = "raises" if change.difference > 0 else "lowers"
     text = (
         f"Pretraining ({result.label}) {verb} the test {NAMED[result.main]} from "
-        f"{mean_std_n(theirs).replace('(', '(random weights, ')} to {mean_std_n(ours)}, a relative "
+        f"{mean_std_n(theirs, 'random weights, ')} to {mean_std_n(ours)}, a relative "
         f"change of {percent(result.gain(result.main))}."
     )
     if ours.std is None or theirs.std is None:

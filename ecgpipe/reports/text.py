@@ -28,9 +28,9 @@ def mean_std(score: Score | None) -> str:
     return fixed(score.mean) + ("" if score.std is None else f"\xa0±\xa0{fixed(score.std)}")
 
 
-def mean_std_n(score: Score) -> str:
-    """Mean and deviation with the number of repeats."""
-    return f"{mean_std(score)} ({score.n} repeat{'s' if score.n > 1 else ''})"
+def mean_std_n(score: Score, note: str = "") -> str:
+    """Mean and deviation; in brackets the note and the number of repeats."""
+    return f"{mean_std(score)} ({note}{score.n} repeat{'s' if score.n > 1 else ''})"
 
 
 def fixed(value: float | None) -> str:
