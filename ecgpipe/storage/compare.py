@@ -18,13 +18,13 @@ import numpy as np
 from ..datasets import Folder, find_entries, read_entry, select
 from ..errors import BadRecord, EcgpipeError
 from ..files.paths import to_path
-from ..labels.statements import chosen_classes, select_statements, why_excluded
+from ..labels.statements import select_statements
 from ..progress import Progress
 from ..types import Marks, Record
 from .archive import GROUP, PartReader
 from .manifest import merge, record_row
 from .parts import read_sidecar
-from .resample import resample
+from .shards import convert
 from .store import Store
 
 Original = Record | BadRecord | None  # as the source gives it, why it cannot be used, or not there
@@ -206,12 +206,7 @@ class _Archived:
             if reader is None or at is None:
                 yield refused.get(key)
             else:
-                yield self._classed(reader.read(at))
-
-    def _classed(self, record: Record) -> Original:
-        if self.selection is not None:
-            classes = chosen_classes(record.statements, self.selection)
-            if not classes:
-                return BadRecord(why_excluded(record.statements, self.selection))
-            record = replace(record, statements=classes)
-        return resample(record, self.fs)
+                try:
+                    yield convert(reader.read(at), self.selection, self.fs)
+                except BadRecord as error:
+                    yield error

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..config import canonical
 from ..datasets import DATASETS
-from ..errors import EcgpipeError
+from ..errors import BadRecord, EcgpipeError
 from ..files.atomic import local_copy
 from ..files.paths import exists
 from ..labels.statements import Selection, chosen_classes, select_statements, why_excluded
@@ -140,13 +140,18 @@ class ShardJob:
             beats, rhythms = (tuple(reader.group.attrs[f"{m}_symbols"]) for m in ("beat", "rhythm"))
             with tarfile.open(target, "w", format=tarfile.USTAR_FORMAT) as tar:
                 for i in range(len(part["records"])):
-                    record = reader.read(i)
-                    if reason := self._why_excluded(record):
+                    archived = reader.read(i)
+                    try:
+                        record = convert(archived, self.selection, self.fs)
+                    except BadRecord as error:
                         excluded.append(
-                            {"key": record.key, "patient": record.patient, "reason": reason}
+                            {
+                                "key": archived.key,
+                                "patient": archived.patient,
+                                "reason": str(error),
+                            }
                         )
                         continue
-                    record = resample(self._classed(record), self.fs)
                     rows.append(record_row(record, beats, rhythms))
                     for name, data in encode(record, CODECS[self.codec], beats, rhythms).items():
                         # Time, owner and mode stay at tarfile's fixed defaults.
@@ -157,15 +162,21 @@ class ShardJob:
         left_out = {"refused": part["refused"], "excluded": excluded}
         return {"inputs": inputs, "records": rows, **left_out}
 
-    def _why_excluded(self, record: Record) -> str | None:
-        if self.selection is None or chosen_classes(record.statements, self.selection):
-            return None
-        return why_excluded(record.statements, self.selection)
 
-    def _classed(self, record: Record) -> Record:
-        if self.selection is None:
-            return record
-        return replace(record, statements=chosen_classes(record.statements, self.selection))
+def convert(record: Record, selection: Selection | None, fs: float) -> Record:
+    """The record of an archive as shards hold it: with the selected classes, at ``fs`` Hz.
+
+    Raises
+    ------
+    BadRecord
+        It has none of the classes.
+    """
+    if selection is not None:
+        classes = chosen_classes(record.statements, selection)
+        if not classes:
+            raise BadRecord(why_excluded(record.statements, selection))
+        record = replace(record, statements=classes)
+    return resample(record, fs)
 
 
 def encode(
