@@ -1,4 +1,4 @@
-"""QRS detection: where the heartbeats are, without anybody's annotations."""
+"""QRS detection: heartbeats from the signal alone, without annotations."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def _sleepecg(millivolts: NDArray[np.float64], fs: float) -> NDArray[np.int64]:
     """The detector of sleepecg (Brunner et al. 2023, after Pan & Tompkins 1985).
 
     It marks the highest sample of the complex, band-passed from 5 to 30 Hz. Scale and offset of
-    the signal are nothing to it; its polarity is not.
+    the signal do not matter; its polarity does.
     """
     # Until it has its second beat it may search everything since the first again at each sample,
     # which takes minutes in an hour of even hum: so it begins at a minute that soon has two.
@@ -118,7 +118,7 @@ def _sleepecg(millivolts: NDArray[np.float64], fs: float) -> NDArray[np.int64]:
 
 
 def _stretch(millivolts: NDArray[np.float64], fs: float) -> NDArray[np.int64]:
-    """What sleepecg finds, kept inside its memory."""
+    """Run sleepecg where its C code stays within the memory it allocates."""
     import sleepecg
 
     lively = _lively(millivolts)  # it begins there too
@@ -139,7 +139,7 @@ def _gqrs(millivolts: NDArray[np.float64], fs: float) -> NDArray[np.int64]:
     """George Moody's gqrs in wfdb's Python: a second opinion, a hundred times slower.
 
     It marks the complex some 35 ms before its steepest stretch, and wants about 0.13 mV from peak
-    to peak. Offset and polarity of the signal are nothing to it.
+    to peak. Offset and polarity of the signal do not matter.
     """
     from wfdb.processing import gqrs_detect
 

@@ -66,10 +66,10 @@ def same_side(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 def strata(
     label: Mapping[str, int | tuple[int, ...]], fewest: int = FEWEST
 ) -> dict[str, int | tuple[int, ...]]:
-    """What every key counts for in a stratified split: its class, or its combination of classes.
+    """The stratum of every key in a stratified split: its class, or its combination of classes.
 
-    A combination with fewer than ``fewest`` keys cannot be spread over all sides; its keys count
-    for the rarest of their classes instead. Single classes stay as they are.
+    A combination with fewer than ``fewest`` keys cannot be spread over all sides; the stratum of
+    its keys is the rarest of their classes instead. Single classes stay as they are.
     """
     combined = Counter(label.values())
     single = Counter(at for found in label.values() if isinstance(found, tuple) for at in found)

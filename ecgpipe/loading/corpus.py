@@ -1,4 +1,4 @@
-"""The records that a pretraining can draw from, by shard, and what had to be left out of them."""
+"""The records that pretraining can use, by shard; records left out are counted."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from ..labels.qrs import main_lead
 from ..storage.store import Store
 from ..storage.verify import check_files
 
+TESTED, BARE = "that finetuning tests on", "without annotated beats"  # reasons to leave out
 NOTHING: Mapping[str, Collection[str]] = MappingProxyType({})
 
 
 class Symbols(NamedTuple):
-    """What the labels of a record's marks point into."""
+    """Symbols that the labels of a record's marks are positions in."""
 
     beats: tuple[str, ...]
     rhythms: tuple[str, ...]
 
 
 class Source(NamedTuple):
-    """A record that frames can be drawn from."""
+    """A record that frames are cut from."""
 
     key: str
     patient: str  # "dataset/patient"
@@ -100,15 +101,15 @@ def open_corpus(
             )
         check_files(store)
         by_part: dict[str, list[Source]] = {}
-        bare = short = tested = 0
-        kept_back = set(unseen.get(recipe.dataset, ()))
+        left_out = dict.fromkeys((TESTED, BARE, short := f"under {span} samples"), 0)
+        tested = set(unseen.get(recipe.dataset, ()))
         for row in store.rows():
-            if row["key"] in kept_back:
-                tested += 1
+            if row["key"] in tested:
+                left_out[TESTED] += 1
             elif annotated and row["beats"] is None:
-                bare += 1
+                left_out[BARE] += 1
             elif row["samples"] < span:
-                short += 1
+                left_out[short] += 1
             else:
                 patient = f"{recipe.dataset}/{row['patient']}"
                 by_part.setdefault(row["part"], []).append(
@@ -121,14 +122,11 @@ def open_corpus(
             Shard(store.shard(part), symbols, recipe.main_lead, tuple(records))
             for part, records in by_part.items()
         ]
-        whys = (
-            (tested, "that finetuning tests on"),
-            (bare, "without annotated beats"),
-            (short, f"under {span} samples"),
-        )
-        for count, why in whys:
-            if count:
-                notes.append(f"{recipe.dataset}: {count:,} records {why} left out")
+        notes += [
+            f"{recipe.dataset}: {count:,} records {why} left out"
+            for why, count in left_out.items()
+            if count
+        ]
     if not shards:
         raise EcgpipeError(
             "no record to draw frames from: " + "; ".join(notes or ["the shards are empty"])

@@ -43,9 +43,9 @@ class Epoch:
         return self.run(range(self.streams))
 
     def run(self, streams: Sequence[int], first: int = 0) -> Iterator[Batch]:
-        """The batches of some of the streams, in turn, from the first that is wanted on.
+        """The batches of some of the streams, in turn, from batch ``first`` of the epoch on.
 
-        All of the streams make the epoch. Those before the first are drawn, but not given.
+        Earlier batches are drawn and dropped.
         """
         running = {stream: self._stream(stream) for stream in streams}
         for step in range(self.steps):
@@ -105,16 +105,16 @@ class Epoch:
                 yield block
 
     def _visits(self, stream: int) -> Iterator[Iterator[Batch]]:
-        """An epoch deals an endless row of shards to its streams, each pass in a new order."""
-        place = stream
+        """Deal all shards to the streams in turn, endlessly, in a new order in each pass."""
+        position = stream
         while True:
-            turn, at = divmod(place, len(self.shards))
+            turn, at = divmod(position, len(self.shards))
             order = np.random.default_rng([self.frames.seed, self.number, turn]).permutation(
                 len(self.shards)
             )
             shard = self.shards[order[at]]
             yield self.frames.draw(shard, self.frames_per_visit, self.number, stream, turn)
-            place += self.streams
+            position += self.streams
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class Feed:
 
     @property
     def streams(self) -> range:
-        """Those of this process."""
+        """Numbers of the streams of this process."""
         return range(self.rank, self.epoch.streams, self.ranks)
 
 
@@ -168,7 +168,7 @@ class _Streams(IterableDataset[Batch]):
 
 
 def _tensors(batch: Batch) -> Batch:
-    """Tensors travel between processes in shared memory, arrays through a pipe."""
+    """The batch as tensors, which processes exchange in shared memory instead of a pipe."""
     columns: Iterable[Any] = (
         column if column is None or column.dtype == object else torch.from_numpy(column)
         for column in batch
@@ -181,6 +181,6 @@ def _same(batch: Any) -> Any:
 
 
 def _ignore_signals(worker: int) -> None:
-    """Let the training end its loader processes: a signal to all must not end them before it."""
+    """Ignore signals: the training process ends its loader processes itself."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

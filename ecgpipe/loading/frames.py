@@ -63,7 +63,7 @@ class Frames:
             yield self.cut(record, shard, starts, patient_of[record.key])
 
     def _starts(self, record: Record, count: int, *place: int) -> NDArray[np.int64]:
-        """Random first samples; where the record is long enough, their margins lie in it too."""
+        """(count,) random first samples; in a long enough record their margins lie in it too."""
         margin = self.margin if record.samples >= self.span + 2 * self.margin else 0
         last = record.samples - self.span - margin
         return self._rng(record.key, *place).integers(margin, last + 1, count)
@@ -95,8 +95,8 @@ class Frames:
         """A batch as it is trained on: with candidates where the future is to be predicted.
 
         An item's true future is its last frame. The others are frames of other patients in the
-        batch, each from another item as long as there are enough. Where among them the true one
-        stands is random, so that a network that tells nothing apart is right by chance only.
+        batch, each from another item as long as there are enough. The true one's position among the
+        candidates is random, so that a network that learnt nothing is right by chance only.
 
         Raises
         ------
@@ -158,11 +158,11 @@ def put(batch: Batch, at: Any, items: Batch) -> None:
 
 
 def empty_like(batch: Batch, count: int) -> Batch:
-    """Room for ``count`` such items."""
+    """An uninitialised batch of ``count`` such items."""
     return Batch(*(c if c is None else np.empty((count, *c.shape[1:]), c.dtype) for c in batch))
 
 
 def concatenate(batches: Sequence[Batch]) -> Batch:
-    """Batches one after another."""
+    """One batch with the items of all batches, in order."""
     columns = zip(*batches, strict=True)
     return Batch(*(None if c[0] is None else np.concatenate(c) for c in columns))

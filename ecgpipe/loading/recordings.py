@@ -89,7 +89,7 @@ def read_labels(
 
 
 def targets(labels: Sequence[Label], classes: int) -> NDArray[Any]:
-    """What a network is to answer: (n,) int64 classes, or (n, classes) float32 of 0 and 1."""
+    """True classes as an array: (n,) int64, or (n, classes) float32 of 0 and 1."""
     if not any(isinstance(label, tuple) for label in labels):
         return np.array(labels, np.int64)
     y = np.zeros((len(labels), classes), np.float32)

@@ -1,9 +1,8 @@
-"""Scores of multi-label classification: an item has any number of classes; NumPy alone.
+"""Scores of multi-label classification: an item has any number of classes.
 
-A class is the answer where its probability p reaches the threshold, p >= t. A maximum over the
-thresholds is taken over all distinct probabilities: no other threshold gives other answers, but
-for those above all of them, where nothing is answered and every score is 0. A ratio 0/0 counts
-as 0, as in `ecgpipe.metrics.single_label`.
+A class is predicted where its probability p reaches the threshold, p >= t. A maximum over the
+thresholds is taken over all distinct probabilities: other thresholds give the same predictions, or
+none at all, where every score is 0. A ratio 0/0 counts as 0, as in `ecgpipe.metrics.single_label`.
 
 Sources: Weimann & Conrad 2021 (which scores); Strodthoff et al. 2020, "Deep learning for ECG
 analysis: benchmarks and insights from PTB-XL" (mean AUC, Fmax); Alday et al. 2020,
@@ -34,7 +33,7 @@ def class_auc(label: ArrayLike, probability: ArrayLike) -> Floats:
     Parameters
     ----------
     label
-        (n, c) 0 or 1: whether an item has a class.
+        (n, c) 1 where an item has a class, else 0.
     probability
         (n, c) probabilities or anything that orders the items of a class alike.
 
@@ -71,15 +70,15 @@ def auc(label: ArrayLike, probability: ArrayLike) -> float:
 def fmax(label: ArrayLike, probability: ArrayLike) -> tuple[float, float]:
     """Highest item-centred F1 over all thresholds, and the threshold that gives it.
 
-    At a threshold an item's precision is the share of its answers that are true, its recall the
-    share of its true classes that are answered. F1 is the harmonic mean of the mean precision,
-    over the items with an answer, and the mean recall, over all items. Items without a true class
-    have no recall and are left out (`count_unlabelled`).
+    At a threshold an item's precision is the share of its predicted classes that are true, its
+    recall the share of its true classes that are predicted. F1 is the harmonic mean of the mean
+    precision, over the items with a predicted class, and the mean recall, over all items. Items
+    without a true class have no recall and are left out (`count_unlabelled`).
 
     Parameters
     ----------
     label
-        (n, c) 0 or 1: whether an item has a class.
+        (n, c) 1 where an item has a class, else 0.
     probability
         (n, c) probabilities, or anything that orders all pairs of item and class alike.
 
@@ -97,14 +96,14 @@ def fmax(label: ArrayLike, probability: ArrayLike) -> tuple[float, float]:
     if not labelled.any():
         raise EcgpipeError("scores: no item has a true class, so Fmax does not exist; label some")
     true, p = true[labelled], p[labelled]
-    # As the threshold falls, the answers of an item come one by one, its most probable class
+    # As the threshold falls, an item's classes are predicted one by one, the most probable
     # first. Each changes the item's precision and recall; sums of the changes are sums over items.
     order = np.argsort(-p, 1)
     p, true = np.take_along_axis(p, order, 1), np.take_along_axis(true, order, 1)
-    answers = np.arange(1, p.shape[1] + 1)
-    precision = np.diff(true.cumsum(1) / answers, axis=1, prepend=0)
+    count = np.arange(1, p.shape[1] + 1)
+    precision = np.diff(true.cumsum(1) / count, axis=1, prepend=0)
     recall = true / true.sum(1, keepdims=True)
-    first = np.broadcast_to(answers == 1, p.shape)
+    first = np.broadcast_to(count == 1, p.shape)
     changes = np.stack([precision, recall, first], axis=-1)
     thresholds = np.unique(p)[::-1]
     sums = _reaching(p.ravel(), changes.reshape(p.size, 3), thresholds)
@@ -115,7 +114,7 @@ def fmax(label: ArrayLike, probability: ArrayLike) -> tuple[float, float]:
 
 
 def count_unlabelled(label: ArrayLike) -> int:
-    """How many items have no true class, of (n, c) labels 0 or 1; `fmax` leaves them out."""
+    """Number of items without a true class, of (n, c) labels 0 or 1; `fmax` leaves them out."""
     return int((~_flags(label).any(1)).sum())
 
 
@@ -123,13 +122,13 @@ def f_beta(label: ArrayLike, decision: ArrayLike, beta: float = 2.0) -> float:
     """Mean over the classes of (1 + beta²) TP / ((1 + beta²) TP + FP + beta² FN).
 
     In TP, FP and FN an item weighs 1 / the number of its true classes (1 if it has none), as in
-    the 2020 challenge. A class that is neither true nor answered anywhere counts as 0; the
+    the 2020 challenge. A class that is neither true nor predicted anywhere counts as 0; the
     challenge's own code leaves it out of the mean.
 
     Parameters
     ----------
     label, decision
-        (n, c) 0 or 1, or bool: whether an item has a class, and whether it is answered.
+        (n, c) 0 or 1, or bool: 1 where an item has a class, and where the class is predicted.
     beta
         Weight of recall against precision.
 
@@ -162,7 +161,7 @@ def best_threshold(
     Parameters
     ----------
     label
-        (n, c) 0 or 1: whether an item has a class.
+        (n, c) 1 where an item has a class, else 0.
     probability
         (n, c) probabilities.
 
@@ -187,14 +186,9 @@ def best_threshold(
 
 def class_f1_many(label: ArrayLike, decision: ArrayLike) -> Floats:
     """F1 of every class, 2 TP / (2 TP + FP + FN), shape (c,); arguments and errors of `f_beta`."""
-    true, answer = _flags(label), _flags(decision)
-    _check_shapes(true, answer)
-    return ratio(2 * (true & answer).sum(0), true.sum(0) + answer.sum(0))
-
-
-def macro_f1_many(label: ArrayLike, decision: ArrayLike) -> float:
-    """Unweighted mean of `class_f1_many`, classes that do not occur included."""
-    return float(class_f1_many(label, decision).mean())
+    true, predicted = _flags(label), _flags(decision)
+    _check_shapes(true, predicted)
+    return ratio(2 * (true & predicted).sum(0), true.sum(0) + predicted.sum(0))
 
 
 def scores_many_of(label: ArrayLike, probability: ArrayLike) -> dict[str, float]:
@@ -203,7 +197,7 @@ def scores_many_of(label: ArrayLike, probability: ArrayLike) -> dict[str, float]
     Parameters
     ----------
     label
-        (n, c) 0 or 1: whether an item has a class.
+        (n, c) 1 where an item has a class, else 0.
     probability
         (n, c) probabilities.
 
@@ -220,7 +214,7 @@ def scores_many_of(label: ArrayLike, probability: ArrayLike) -> dict[str, float]
     return {
         "auc": auc(true, p),
         "fmax": fmax(true, p)[0],
-        "macro_f1": macro_f1_many(true, p >= 0.5),
+        "macro_f1": float(class_f1_many(true, p >= 0.5).mean()),
     }
 
 
@@ -232,17 +226,17 @@ def _reaching(value: Floats, amount: Floats, threshold: Floats) -> Floats:
 
 
 def _first_best(score: Floats) -> np.intp:
-    """Place of the first of the highest scores."""
+    """Position of the first of the highest scores."""
     # The sums' last digits depend on the order of the items; the choice must not.
     return np.argmax(score >= score.max() * (1 - 1e-12))
 
 
-def _f_beta(true_positive: Floats, answered: Floats, occurs: Floats, beta: float) -> Floats:
-    return ratio((1 + beta**2) * true_positive, answered + beta**2 * occurs)
+def _f_beta(true_positive: Floats, predicted: Floats, occurs: Floats, beta: float) -> Floats:
+    return ratio((1 + beta**2) * true_positive, predicted + beta**2 * occurs)
 
 
-def _g_beta(true_positive: Floats, answered: Floats, occurs: Floats, beta: float) -> Floats:
-    return ratio(true_positive, answered + beta * (occurs - true_positive))
+def _g_beta(true_positive: Floats, predicted: Floats, occurs: Floats, beta: float) -> Floats:
+    return ratio(true_positive, predicted + beta * (occurs - true_positive))
 
 
 _BY_NAME: dict[str, Callable[[Floats, Floats, Floats, float], Floats]] = {
@@ -252,13 +246,13 @@ _BY_NAME: dict[str, Callable[[Floats, Floats, Floats, float], Floats]] = {
 
 
 def _weighted_counts(label: ArrayLike, decision: ArrayLike) -> tuple[Floats, Floats, Floats]:
-    """Weights of the items with TP, with an answer and with the class, (c,) each."""
-    true, answer = _flags(label), _flags(decision)
-    _check_shapes(true, answer)
+    """Sums of item weights, (c,) each: true positives, predicted, true."""
+    true, predicted = _flags(label), _flags(decision)
+    _check_shapes(true, predicted)
     weight = _weights(true)[:, None]
     return (
-        (weight * (true & answer)).sum(0),
-        (weight * answer).sum(0),
+        (weight * (true & predicted)).sum(0),
+        (weight * predicted).sum(0),
         (weight * true).sum(0),
     )
 
@@ -276,9 +270,9 @@ def _flags(values: ArrayLike) -> Flags:
     return flags.astype(bool)
 
 
-def _check_shapes(true: Flags, answer: NDArray[Any]) -> None:
-    if true.shape != answer.shape:
-        raise EcgpipeError(f"scores: {true.shape} labels for {answer.shape} predictions")
+def _check_shapes(true: Flags, predicted: NDArray[Any]) -> None:
+    if true.shape != predicted.shape:
+        raise EcgpipeError(f"scores: {true.shape} labels for {predicted.shape} predictions")
 
 
 def _checked(label: ArrayLike, probability: ArrayLike) -> tuple[Flags, Floats]:

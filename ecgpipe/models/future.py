@@ -15,7 +15,7 @@ from .resnet import ResNet
 class Layer(nn.Module):
     """One encoder layer of a Transformer, norms behind the sums (Vaswani et al. 2017).
 
-    PyTorch's own cannot be told what to divide the attention logits by.
+    PyTorch's own layer has no option for the scale of the attention logits.
     """
 
     def __init__(self, width: int, heads: int, scale: float) -> None:

@@ -24,8 +24,8 @@ def standardise(x: Tensor, scale: Tensor, offset: Tensor, length: Tensor) -> Ten
     signal. Returns float32 (B, L, T).
     """
     values = x.float() * scale[:, :, None] + offset[:, :, None]
-    place = torch.arange(x.shape[-1], device=x.device)
-    return values * (place >= x.shape[-1] - length[:, None])[:, None]
+    position = torch.arange(x.shape[-1], device=x.device)
+    return values * (position >= x.shape[-1] - length[:, None])[:, None]
 
 
 def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -33,7 +33,7 @@ def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.
 
 
 class Block(nn.Module):
-    """Convolutions with batch norm and ReLU, and a way around them.
+    """A residual block: convolutions with batch norm and ReLU, and a shortcut.
 
     A basic block has two convolutions with the stage's kernel. A bottleneck has one of them, with
     the stride, between two of kernel 1, the last of which gives four times the width. In order

@@ -11,7 +11,7 @@ from .resnet import ResNet
 
 
 def transfer(network: ResNet, state: dict[str, Tensor]) -> dict[str, list[str]]:
-    """Take over pretrained weights, all but the head; says what became of every tensor.
+    """Load pretrained weights, all but the head; returns what was done with every tensor.
 
     The first convolution is adapted to more leads by repeating its filters and dividing them by the
     number of leads (paper, "Downstream data set"). Where only the first stages were pretrained, the
@@ -37,25 +37,9 @@ def transfer(network: ResNet, state: dict[str, Tensor]) -> dict[str, list[str]]:
         A tensor that is missing, left over, or of another shape, by name. Nothing is changed then.
     """
     prefix = "encoder." if any(name.startswith("encoder.") for name in state) else ""
-    aside = ("encoder.head.", "pooling.") if prefix else ("head.",)
-    given, unused, wrong = {}, [], []
-    for name, tensor in state.items():
-        if name.startswith(aside):
-            unused.append(name)
-        elif name.startswith(prefix):
-            given[name.removeprefix(prefix)] = tensor
-        else:
-            wrong.append(f"{name} left over")
-
+    given, unused, wrong = _encoder_weights(state, prefix)
     own = network.state_dict()
-    stages = _stages(own)
-    known = min(_stages(given) or stages, stages)
-    late = tuple(f"stages.{number}." for number in range(known, stages))
-    wanted = {name: tensor for name, tensor in own.items() if not name.startswith(("head.", *late))}
-    norm = [name for name in wanted if late and name.startswith("norm.")]
-    for name in norm:  # behind fewer stages it is as wide as the first norm of the next stage
-        wanted[name] = own[f"{late[0]}0.norm1.{name.removeprefix('norm.')}"]
-
+    wanted, resized_norm = _wanted(own, _stages(given))
     taken, adapted = {}, []
     for name, tensor in wanted.items():
         found = given.pop(name, None)
@@ -71,7 +55,7 @@ def transfer(network: ResNet, state: dict[str, Tensor]) -> dict[str, list[str]]:
     wrong += [f"{prefix}{name} left over" for name in given]
     if wrong:
         raise ValueError("weights do not fit: " + "; ".join(sorted(wrong)))
-    for name in norm:
+    for name in resized_norm:
         del taken[name]
         unused.append(prefix + name)
     network.load_state_dict(own | taken)
@@ -83,7 +67,34 @@ def transfer(network: ResNet, state: dict[str, Tensor]) -> dict[str, list[str]]:
     }
 
 
+def _encoder_weights(
+    state: dict[str, Tensor], prefix: str
+) -> tuple[dict[str, Tensor], list[str], list[str]]:
+    """The encoder's tensors without their prefix, names not used, and what is wrong."""
+    aside = ("encoder.head.", "pooling.") if prefix else ("head.",)
+    given, unused, wrong = {}, [], []
+    for name, tensor in state.items():
+        if name.startswith(aside):
+            unused.append(name)
+        elif name.startswith(prefix):
+            given[name.removeprefix(prefix)] = tensor
+        else:
+            wrong.append(f"{name} left over")
+    return given, unused, wrong
+
+
+def _wanted(own: dict[str, Tensor], pretrained: int) -> tuple[dict[str, Tensor], list[str]]:
+    """Tensors to find among pretrained weights of some stages, and those of a wider final norm."""
+    stages = _stages(own)
+    late = tuple(f"stages.{number}." for number in range(pretrained or stages, stages))
+    wanted = {name: tensor for name, tensor in own.items() if not name.startswith(("head.", *late))}
+    norm = [name for name in wanted if late and name.startswith("norm.")]
+    for name in norm:  # after fewer stages it is as wide as the first norm of the next stage
+        wanted[name] = own[f"{late[0]}0.norm1.{name.removeprefix('norm.')}"]
+    return wanted, norm
+
+
 def _stages(names: Iterable[str]) -> int:
-    """How many stages there are tensors of, up to the last that has one."""
+    """Number of stages up to the last that has a tensor."""
     found = (re.match(r"stages\.(\d+)\.", name) for name in names)
     return max((int(match[1]) + 1 for match in found if match), default=0)

@@ -1,4 +1,4 @@
-"""The tasks, in one literal dict: what is told apart, how it is labelled, what counts as good."""
+"""All tasks in one dict: their classes, their labels, and the score that selects the epoch."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Task:
 
     kind: Literal["frames", "records", "contrastive"]  # what an item is and who labels it
     answer: Literal["one_of", "many_of", "contrastive"]  # a key of tasks.answers
-    best: str  # what chooses the epoch in validation: a score of the answer, or its loss
+    best: str  # the validation score, or the loss, that selects the epoch
     classes: tuple[str, ...] = ()  # of frames; those of records are the shards' statements
     label: Callable[[Labels, Record, Symbols, Starts, int], NDArray[np.int64]] | None = None
-    needs_beats: bool = False  # whether frames can only come from annotated records
+    needs_beats: bool = False  # True if frames can only come from annotated records
 
 
 def _beat(
@@ -81,7 +81,7 @@ DOWNSTREAM = tuple(name for name, task in TASKS.items() if task.kind == "records
 
 
 def classes_of(settings: PretrainSettings) -> tuple[str, ...]:
-    """What a pretraining tells apart: classes, or the places of candidates."""
+    """Names of a pretraining network's outputs: classes, or positions of candidates."""
     task = TASKS[settings.task]
     if task.kind == "contrastive":
         return tuple(f"candidate{i}" for i in range(settings.future.negatives + 1))

@@ -1,4 +1,4 @@
-"""What a network's scores stand for: one class of an item, or any number of them."""
+"""Objectives of training: one class of an item, or any number of classes."""
 
 from __future__ import annotations
 
