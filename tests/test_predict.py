@@ -123,8 +123,8 @@ def test_every_format_gives_the_same_counts(tmp_path: Path, cinc: Path) -> None:
         "german.csv": InputFormat(),
         "plain.txt": InputFormat(fs=300, unit="µV", leads=("V2",)),
     }
-    for name, told in of.items():
-        record = read_recording(tmp_path / name, told)
+    for name, given in of.items():
+        record = read_recording(tmp_path / name, given)
         assert record.fs == 300, name
         assert record.leads == (("ecg",) if name in ("bare.mat", "column.npy") else ("V2",)), name
         assert np.array_equal(record.signal, wfdb.signal), name
@@ -176,14 +176,14 @@ BROKEN: list[tuple[str, Any, InputFormat, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "content", "told", "match"), BROKEN)
+@pytest.mark.parametrize(("name", "content", "given", "match"), BROKEN)
 def test_what_cannot_be_read_says_why(
-    name: str, content: Any, told: InputFormat, match: str, tmp_path: Path
+    name: str, content: Any, given: InputFormat, match: str, tmp_path: Path
 ) -> None:
     if content is not None:
         _save(tmp_path / name, content)
     with pytest.raises(BadRecord, match=match) as error:
-        read_recording(tmp_path / name, told)
+        read_recording(tmp_path / name, given)
     assert "\n" not in str(error.value)
     assert str(tmp_path) in str(error.value)
 

@@ -20,13 +20,13 @@ from .model import Model
 NEEDED = ("onnx", "onnxscript")
 
 
-class Whole(nn.Module):
-    """A network with what stands before and behind it.
+class ExportedModel(nn.Module):
+    """A network with standardisation and padding before it, and probabilities behind it.
 
     Parameters
     ----------
     model
-        Whose network, standardisation, length of input and kind of answer.
+        The trained model.
     """
 
     def __init__(self, model: Model) -> None:
@@ -37,11 +37,10 @@ class Whole(nn.Module):
         self.is_one_of = model.answer == "one_of"
 
     def forward(self, signal: Tensor) -> Tensor:
-        """Probabilities (B, classes) of signals (B, L, T) in mV at the model's rate.
+        """Probabilities (B, classes) of signals (B, L, T), float32, in mV at the model's rate.
 
-        Zeros stand in front of what is shorter than the input, after standardisation; of what is
-        longer the end is kept. As many zeros as the input has samples, and then the last samples
-        of both, is that without asking which.
+        Shorter signals get zeros in front, after standardisation; of longer ones the end is used.
+        Padding every signal and keeping the last samples does both without a branch.
         """
         x = nn.functional.pad((signal - self.mean) / self.std, (self.samples, 0))
         scores = self.network(x[:, :, -self.samples :])
@@ -58,8 +57,6 @@ def export(model: Model, out: Path) -> Path:
 
     Parameters
     ----------
-    model
-        What is written.
     out
         The file, ``.onnx``.
 
@@ -71,7 +68,7 @@ def export(model: Model, out: Path) -> Path:
     Raises
     ------
     EcgpipeError
-        The packages that it takes are not installed, or another kind of file is named.
+        A required package is not installed, or ``out`` has another extension.
     """
     if missing := [name for name in NEEDED if not find_spec(name)]:
         raise EcgpipeError(
@@ -79,26 +76,7 @@ def export(model: Model, out: Path) -> Path:
         )
     if out.suffix != ".onnx":
         raise EcgpipeError(f"{out}: name a file that ends in .onnx")
-    whole = deepcopy(Whole(model)).cpu().eval()
-    example = torch.zeros(2, len(model.lead_names), model.samples)
-    batch, samples = torch.export.Dim("batch"), torch.export.Dim("samples")
-    # The exporter warns of its own ways, and of torchvision, of which there is nothing here.
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                whole,
-                (example,),
-                input_names=["signal"],
-                output_names=["probability"],
-                dynamic_shapes={"signal": {0: batch, 2: samples}},
-                dynamo=True,
-                verbose=False,
-            )
-    finally:
-        logging.disable(logging.NOTSET)
-    assert program
+    program = _program(model)
     program.model.metadata_props.update(
         {
             "classes": json.dumps(list(model.classes)),
@@ -111,7 +89,30 @@ def export(model: Model, out: Path) -> Path:
         }
     )
     with TemporaryDirectory(prefix="ecgpipe-") as folder:
-        made = Path(folder) / out.name
-        program.save(str(made), external_data=False)
-        write_bytes(out, made.read_bytes())
+        file = Path(folder) / out.name
+        program.save(str(file), external_data=False)
+        write_bytes(out, file.read_bytes())
     return out
+
+
+def _program(model: Model) -> torch.onnx.ONNXProgram:
+    """The network as an ONNX program, without the warnings of the exporter."""
+    example = torch.zeros(2, len(model.lead_names), model.samples)
+    batch, samples = torch.export.Dim("batch"), torch.export.Dim("samples")
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                deepcopy(ExportedModel(model)).cpu().eval(),
+                (example,),
+                input_names=["signal"],
+                output_names=["probability"],
+                dynamic_shapes={"signal": {0: batch, 2: samples}},
+                dynamo=True,
+                verbose=False,
+            )
+    finally:
+        logging.disable(logging.NOTSET)
+    assert program
+    return program

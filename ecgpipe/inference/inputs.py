@@ -31,7 +31,7 @@ FORMATS = "WFDB (.hea), MATLAB (.mat), .csv, .tsv, .txt, .npy, .npz"
 
 @dataclass(frozen=True)
 class InputFormat:
-    """What is said of files that do not say it themselves.
+    """What a file does not say about its samples.
 
     Attributes
     ----------
@@ -66,7 +66,7 @@ class InputFormat:
                 raise EcgpipeError(f"--{name} {value:g}: give a number above 0")
 
 
-def read_recording(path: Path, told: InputFormat = InputFormat()) -> Record:
+def read_recording(path: Path, given: InputFormat = InputFormat()) -> Record:
     """Read a recording, of any rate, length and number of leads.
 
     Parameters
@@ -75,9 +75,9 @@ def read_recording(path: Path, told: InputFormat = InputFormat()) -> Record:
         ``.hea`` or ``.dat``, or their name without extension; ``.mat`` with or without a header
         beside it, that of the original CPSC 2018 files included; ``.csv``, ``.tsv``, ``.txt`` with
         or without a line of names and a column of times; ``.npy``; ``.npz`` with ``signal``, and
-        ``fs`` and ``leads`` if it likes. The longer side of a bare array is time.
-    told
-        What the file does not say. A rate or names that it says otherwise are refused.
+        optionally ``fs`` and ``leads``. The longer side of a bare array is time.
+    given
+        What the file does not say. A rate or names that contradict the file are refused.
 
     Returns
     -------
@@ -94,15 +94,15 @@ def read_recording(path: Path, told: InputFormat = InputFormat()) -> Record:
     suffix = path.suffix.lower()
     stem = path.with_suffix("") if suffix in (".hea", ".dat", ".mat") else path
     if Path(f"{stem}.hea").is_file() and (suffix == ".mat" or suffix not in READERS):
-        record = _read_wfdb(stem, told)
+        record = _read_wfdb(stem, given)
     elif not path.is_file():
         raise BadRecord(f"{path}: no such recording; name a file of one of {FORMATS}")
     elif suffix == ".mat" and _is_cpsc(data := path.read_bytes()):
         strip, error = icbeb2018.read_original(str(path), data)
         record = Record(path.stem, path.stem, *strip, quantisation=error)
-        _agree(path, told, record.fs, record.leads)
+        _agree(path, given, record.fs, record.leads)
     elif suffix in READERS:
-        record = _record(path, READERS[suffix](path), told)
+        record = _record(path, READERS[suffix](path), given)
     else:
         raise BadRecord(f"{path}: of an unknown kind; there are {FORMATS}")
     if record.samples < SHORTEST * record.fs:
@@ -125,15 +125,15 @@ def from_millivolts(
     EcgpipeError
         A rate that is none.
     """
-    told = InputFormat(fs=float(fs), leads=tuple(leads) if leads is not None else None)
+    given = InputFormat(fs=float(fs), leads=tuple(leads) if leads is not None else None)
     values = np.atleast_2d(np.asarray(signal, np.float64))
-    record = _record(Path(key), Table(values), told)
+    record = _record(Path(key), Table(values), given)
     if record.samples < SHORTEST * record.fs:
         raise BadRecord(f"{key}: {record.samples} samples at {fs:g} Hz, less than {SHORTEST:g} s")
     return record
 
 
-def _read_wfdb(stem: Path, told: InputFormat) -> Record:
+def _read_wfdb(stem: Path, given: InputFormat) -> Record:
     folder, name = Folder(str(stem.parent)), stem.name
     head = folder.fetch([f"{name}.hea"])[f"{name}.hea"]
     header = head.decode("ascii", errors="ignore")
@@ -146,40 +146,40 @@ def _read_wfdb(stem: Path, told: InputFormat) -> Record:
         strip = read_signal(name, files)
     except BadRecord as error:  # it names files relative to their folder
         raise BadRecord(f"{stem.parent}/{error}") from None
-    _agree(stem.with_name(f"{name}.hea"), told, strip.fs, strip.leads)
+    _agree(stem.with_name(f"{name}.hea"), given, strip.fs, strip.leads)
     return Record(name, name, *strip)
 
 
-def _agree(path: Path, told: InputFormat, fs: float | None, leads: tuple[str, ...] | None) -> None:
-    """Refuse a caller who says otherwise than the file."""
-    if told.fs and fs and told.fs != fs:
-        raise BadRecord(f"{path}: says {fs:g} Hz, and --fs {told.fs:g}; leave --fs out")
-    if told.leads and leads and told.leads != leads:
+def _agree(path: Path, given: InputFormat, fs: float | None, leads: tuple[str, ...] | None) -> None:
+    """Refuse a rate or names that contradict the file."""
+    if given.fs and fs and given.fs != fs:
+        raise BadRecord(f"{path}: says {fs:g} Hz, and --fs {given.fs:g}; leave --fs out")
+    if given.leads and leads and given.leads != leads:
         raise BadRecord(f"{path}: names its leads {' '.join(leads)}; leave --leads out")
 
 
-def _record(path: Path, table: Table, told: InputFormat) -> Record:
-    """Check numbers and put them into ADC units."""
-    _agree(path, told, table.fs, table.leads)
+def _record(path: Path, table: Table, given: InputFormat) -> Record:
+    """Check the samples and convert them to ADC units."""
+    _agree(path, given, table.fs, table.leads)
     values = table.values
     if values.ndim != 2 or not values.size:
         raise BadRecord(f"{path}: an array of shape {values.shape}; leads by samples are expected")
     if not np.isfinite(values).all():
         count = int((~np.isfinite(values)).sum())
         raise BadRecord(f"{path}: {count:,} samples are no numbers; fill them, or cut them out")
-    fs = told.fs if table.fs is None else table.fs
+    fs = given.fs if table.fs is None else table.fs
     if fs is None:
         raise BadRecord(f"{path}: does not say its sampling rate; give it with --fs, in Hz")
     if not (np.isfinite(fs) and fs > 0):
         raise BadRecord(f"{path}: says a sampling rate of {fs:g} Hz; mend it in the file")
-    names = told.leads or table.leads or _numbered(len(values))
+    names = given.leads or table.leads or _numbered(len(values))
     if len(names) != len(values):
         raise BadRecord(
             f"{path}: {len(names)} names ({' '.join(names)}) for {len(values)} leads of "
             f"{values.shape[1]:,} samples"
         )
-    gain = told.gain or GAIN
-    millivolts = values / gain if told.gain else values * UNITS[told.unit or "mV"]
+    gain = given.gain or GAIN
+    millivolts = values / gain if given.gain else values * UNITS[given.unit or "mV"]
     try:
         signal, error = quantise(millivolts, gain, str(path))
     except BadRecord as wrong:
@@ -201,5 +201,5 @@ def _is_cpsc(data: bytes) -> bool:
         return any(
             name == "ECG" and kind == "struct" for name, _, kind in whosmat(io.BytesIO(data))
         )
-    except Exception:  # whatever a damaged file leads scipy to: reading it will say so
+    except Exception:  # a damaged file: reading it raises the error to show
         return False
