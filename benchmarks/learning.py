@@ -17,8 +17,8 @@ import numpy as np
 from ecgpipe.config import PretrainSettings, load
 from ecgpipe.experiments.presets import pretraining
 from ecgpipe.metrics.single_label import class_recall
-from ecgpipe.training.outputs import Run, read_run
 from ecgpipe.training.pretrain import pretrain
+from ecgpipe.training.run_folder import Run, read_run
 
 ENOUGH = 50
 SMALL = ("validation_share=0.3", "validation_frames=3000", "open_shards=16", "streams=2")

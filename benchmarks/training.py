@@ -26,11 +26,10 @@ from ecgpipe.loading.epoch import Epoch, Feed
 from ecgpipe.storage.store import Store
 from ecgpipe.tasks import frames_of
 from ecgpipe.training.device import Device, choose
-from ecgpipe.training.meter import Meter
+from ecgpipe.training.history import Meter
 from ecgpipe.training.pretrain import build_network
-from ecgpipe.training.processes import ALONE
-from ecgpipe.training.signals import Stop
-from ecgpipe.training.updates import Pass, Sums, answers
+from ecgpipe.training.processes import ALONE, Stop
+from ecgpipe.training.train_step import EpochSums, TrainStep, forward
 from ecgpipe.types import Batch
 
 
@@ -63,7 +62,7 @@ def operations(settings: PretrainSettings, device: Device) -> float:
     network = build_network(settings).to(device.device)
     batch = device.move(one_batch(settings))
     with FlopCounterMode(display=False) as counter:
-        answers(network, batch, device).sum().backward()
+        forward(network, batch, device).sum().backward()
     return counter.get_total_flops() / settings.batch
 
 
@@ -86,13 +85,13 @@ def measure(settings: PretrainSettings, stores: list[Store], seconds: float) -> 
     device = choose(settings)
     network = build_network(settings).to(device.device)
     optimiser = torch.optim.Adam(network.parameters(), fused=True)
-    one = Pass(network, optimiser, settings, device, ALONE)
+    one = TrainStep(network, optimiser, settings, device, ALONE)
     batches, stop = endless(settings, stores), Stop()
-    for warm, _ in enumerate(one.updates(batches, Sums(), Meter(device.device), stop)):
+    for warm, _ in enumerate(one.updates(batches, EpochSums(), Meter(device.device), stop)):
         if warm == 2:
             break
     meter = Meter(device.device)
-    for _ in one.updates(batches, Sums(), meter, stop):
+    for _ in one.updates(batches, EpochSums(), meter, stop):
         if meter.seconds > seconds:
             break
     row = meter.row()

@@ -22,15 +22,13 @@ from ecgpipe.config import FinetuneSettings, PretrainSettings, load
 from ecgpipe.errors import EcgpipeError, Interrupted
 from ecgpipe.models.resnet import ResNet
 from ecgpipe.training import loop
-from ecgpipe.training.cuda_graph import WARM_UP, Replay
-from ecgpipe.training.device import choose
+from ecgpipe.training.device import WARM_UP, Replay, choose
 from ecgpipe.training.finetune import finetune
+from ecgpipe.training.history import Meter
 from ecgpipe.training.loop import new_network
-from ecgpipe.training.meter import Meter
 from ecgpipe.training.pretrain import build_network
-from ecgpipe.training.processes import ALONE
-from ecgpipe.training.signals import Stop
-from ecgpipe.training.updates import Diverged, Pass, Sums
+from ecgpipe.training.processes import ALONE, Stop
+from ecgpipe.training.train_step import Diverged, EpochSums, TrainStep
 from ecgpipe.types import Batch
 
 DOWN = {**QUICK, "epochs": 2, "seconds": 2, "repeats": 3}
@@ -74,21 +72,21 @@ def some_batches(count: int, items: int, task: str = "beat") -> list[Batch]:
     ]
 
 
-def a_pass(task: str, items: int, replayed: bool, **changes: Any) -> Pass:
+def train_step_of(task: str, items: int, replayed: bool, **changes: Any) -> TrainStep:
     given = {"future": {"context": 2, "negatives": 3, "offset": 1}, **changes}
     settings = load(
         PretrainSettings, task=task, device="cpu", precision="fp32", batch=items, **given
     )
     network = new_network(lambda: build_network(settings), 7)
     optimiser = torch.optim.Adam(network.parameters(), fused=True)
-    one = Pass(network, optimiser, settings, choose(settings), ALONE)
+    one = TrainStep(network, optimiser, settings, choose(settings), ALONE)
     assert one.replay is None  # there is nothing to record on a CPU; what is called stays the same
     if replayed:
         one.replay = Replay(lambda batch: one._compute([batch])[0], one.device)
     return one
 
 
-def run(one: Pass, batches: list[Batch], done: Sums = Sums()) -> Sums:  # noqa: B008
+def run(one: TrainStep, batches: list[Batch], done: EpochSums = EpochSums()) -> EpochSums:  # noqa: B008
     *_, last = one.updates(batches, done, Meter(torch.device("cpu")), Stop())
     return last
 
@@ -98,7 +96,7 @@ def run(one: Pass, batches: list[Batch], done: Sums = Sums()) -> Sums:  # noqa: 
 def test_replayed_updates_are_those_that_are_launched(task: str, clip: float) -> None:
     batches = some_batches(WARM_UP + 3, 6, task)
     batches += some_batches(1, 4, task)  # the last of an epoch is short
-    plain, replayed = (a_pass(task, 6, flag, clip=clip) for flag in (False, True))
+    plain, replayed = (train_step_of(task, 6, flag, clip=clip) for flag in (False, True))
     for _ in range(2):  # epochs: the second begins with what the first recorded
         a, b = run(plain, batches), run(replayed, batches)
         assert (a.loss, a.correct, a.seen) == (b.loss, b.correct, b.seen)
@@ -119,7 +117,7 @@ def test_an_update_that_cannot_be_recorded_is_launched(
 
     monkeypatch.setattr(Replay, "_record", record)
     batches = some_batches(WARM_UP + 3, 6)
-    plain, replayed = (a_pass("beat", 6, flag) for flag in (False, True))
+    plain, replayed = (train_step_of("beat", 6, flag) for flag in (False, True))
     assert run(plain, batches).loss == run(replayed, batches).loss
     (line,) = capsys.readouterr().err.splitlines()
     assert "launched; recording one failed (operation not permitted when stream is" in line
@@ -127,7 +125,7 @@ def test_an_update_that_cannot_be_recorded_is_launched(
 
 
 def test_batches_of_other_shapes_are_launched() -> None:
-    one = a_pass("beat", 6, True)
+    one = train_step_of("beat", 6, True)
     run(one, some_batches(WARM_UP + 2, 6))
     assert one.replay and one.replay.done == WARM_UP + 2
     longer = some_batches(1, 6)[0]
@@ -140,7 +138,7 @@ def test_a_replayed_batch_that_diverges_is_named() -> None:
     broken = batches[WARM_UP + 2]
     broken.scale[3] = np.nan
     with pytest.raises(Diverged, match=r"became nan at the batch of b5-0, b5-1, b5-2") as caught:
-        run(a_pass("beat", 6, True), batches)
+        run(train_step_of("beat", 6, True), batches)
     assert caught.value.keys == list(broken.keys)
 
 
@@ -160,7 +158,7 @@ class Ops(TorchDispatchMode):
 @pytest.mark.parametrize("task", ["beat", "future"])
 def test_an_update_never_waits_for_the_device(task: str) -> None:
     """No value is asked for: that would end a recording, and make the host wait at every update."""
-    one = a_pass(task, 6, False, clip=0.5)
+    one = train_step_of(task, 6, False, clip=0.5)
     (batch,) = some_batches(1, 6, task)
     moved = one.device.move(batch)
     with Ops() as ops:
@@ -177,7 +175,7 @@ def test_a_replay_asks_for_a_copy_of_every_column_and_no_more() -> None:
         called.append(batch)
         return torch.zeros(2)
 
-    one = a_pass("beat", 6, False)
+    one = train_step_of("beat", 6, False)
     replay = Replay(update, one.device)
     batches = [one.device.move(batch) for batch in some_batches(WARM_UP + 3, 6)]
     for batch in batches[: WARM_UP + 1]:
@@ -238,11 +236,11 @@ def test_a_repeat_that_fails_ends_those_beside_it(downstream: Path, tmp_path: Pa
 
 def test_a_training_process_that_dies_is_told(downstream: Path, tmp_path: Path) -> None:
     script = (
-        "import os, sys\nfrom functools import partial\nfrom ecgpipe.training.repeats import *\n"
+        "import os, sys\nfrom functools import partial\nfrom ecgpipe.training.processes import *\n"
         "from ecgpipe.errors import EcgpipeError\n"
         "def die(): os.kill(os.getpid(), 9)\n"
         "if __name__ == '__main__':\n"
-        "    try: side_by_side(die, [0, 1], 2)\n"
+        "    try: in_processes(die, [0, 1], 2)\n"
         "    except EcgpipeError as error: print(error)\n"
     )
     file = tmp_path / "dies.py"
@@ -327,7 +325,7 @@ def test_a_device_decides_where_a_set_lies(downstream: Path, tmp_path: Path) -> 
 
 def test_networks_are_trained_where_they_are() -> None:
     """A replay holds addresses: nothing may give a parameter or a running statistic new memory."""
-    one = a_pass("beat", 6, True)
+    one = train_step_of("beat", 6, True)
     assert isinstance(one.network, ResNet)
     before = {name: value.data_ptr() for name, value in one.network.state_dict().items()}
     run(one, some_batches(WARM_UP + 2, 6))

@@ -10,7 +10,7 @@ from run_folders import finetune, pretrain
 
 from ecgpipe.reports.protocol import points
 from ecgpipe.reports.report import write_report
-from ecgpipe.training.outputs import read_run
+from ecgpipe.training.run_folder import read_run
 
 
 def test_the_full_protocol_is_like_for_like(tmp_path: Path) -> None:

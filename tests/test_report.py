@@ -21,7 +21,8 @@ from ecgpipe.reports.paper import Score
 from ecgpipe.reports.report import write_report
 from ecgpipe.reports.results import results
 from ecgpipe.reports.text import fixed, mean_std, percent, signed
-from ecgpipe.training.outputs import Example, read_run
+from ecgpipe.training.examples import Example
+from ecgpipe.training.run_folder import read_run
 
 
 def f1_of_files(folder: Path, average: str | None = "macro") -> list[Any]:

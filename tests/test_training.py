@@ -24,7 +24,7 @@ from ecgpipe.config import FinetuneSettings, PretrainSettings, load
 from ecgpipe.errors import EcgpipeError, Interrupted
 from ecgpipe.models.resnet import ResNet
 from ecgpipe.reports.report import write_report
-from ecgpipe.training import loop, updates
+from ecgpipe.training import loop, train_step
 from ecgpipe.training.finetune import finetune
 from ecgpipe.training.pretrain import pretrain
 
@@ -163,19 +163,19 @@ def test_asked_in_the_middle_of_a_validation_it_ends_the_same(
     """In the last epoch of a repeat, too: the next one is not begun."""
     run, times, trained = tmp_path / "run", 2, False
     settings = {"batch": 2, "validation_share": 0.2, "train_share": 0.4}
-    answer = loop.answers
+    compute = loop.forward
 
-    def answers(network: Any, batch: Any, device: Any) -> Any:
+    def forward(network: Any, batch: Any, device: Any) -> Any:
         nonlocal times, trained
         if network.training:
             trained = True
         elif trained and times:  # at the first batch of a validation
             times, trained = times - 1, False
             os.kill(os.getpid(), signal.SIGTERM)
-        return answer(network, batch, device)
+        return compute(network, batch, device)
 
-    for module in (loop, updates):
-        monkeypatch.setattr(module, "answers", answers)
+    for module in (loop, train_step):
+        monkeypatch.setattr(module, "forward", forward)
     for epoch in (1, 2):
         with pytest.raises(Interrupted, match=rf"^saved after the updates of epoch {epoch}$"):
             _down(sets, run, **settings)

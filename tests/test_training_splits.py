@@ -13,7 +13,7 @@ import pytest
 from ecgpipe.config import FinetuneSettings
 from ecgpipe.errors import EcgpipeError
 from ecgpipe.loading.recordings import Label
-from ecgpipe.training.splits import Split, draw_split, draw_test, has_folds, held_back
+from ecgpipe.training.splits import Split, draw_split, draw_test, has_folds, records_held_back
 
 CINC = {"N": 5076, "A": 758, "O": 2415, "~": 279}  # 8,528 records
 Set = tuple[dict[str, dict[str, Any]], dict[str, Label]]
@@ -85,7 +85,7 @@ def test_nobody_and_no_copy_stands_on_two_sides(name: str, seed: int) -> None:
     rows, label = SETS[name](seed)
     settings = FinetuneSettings(repeats=3, split_seed=seed, official_folds=name != "ptbxl, drawn")
     split = draw_split(rows, label, settings)
-    unseen = held_back(rows, label, settings.test_share, seed)
+    unseen = records_held_back(rows, label, settings.test_share, seed)
     for home in _homes(split):
         for what in ("patient", "sha256"):
             where = {(rows[key][what], side) for key, side in home.items()}

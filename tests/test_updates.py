@@ -9,7 +9,6 @@ import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,12 +30,11 @@ from ecgpipe.storage.shards import shard
 from ecgpipe.storage.store import Store
 from ecgpipe.tasks import TASKS, frames_of
 from ecgpipe.training.device import choose
+from ecgpipe.training.history import Meter, clock
 from ecgpipe.training.loop import Plan, fit, new_network
-from ecgpipe.training.meter import Meter, clock
 from ecgpipe.training.pretrain import build_network, pretrain
-from ecgpipe.training.processes import ALONE, check_shares
-from ecgpipe.training.signals import Stop
-from ecgpipe.training.updates import Pass
+from ecgpipe.training.processes import ALONE, Stop, check_shares
+from ecgpipe.training.train_step import TrainStep
 from ecgpipe.types import Batch
 
 SMALL = {
@@ -76,8 +74,7 @@ def test_32_items_can_be_learnt_by_heart(task: str, shards: Path, tmp_path: Path
     epoch = Epoch(corpus.shards, frames_of(settings, 0.0, 0.3), number=1, **how)
     (batch,) = epoch
     assert len(set(batch.y)) > 1
-    card: Any = SimpleNamespace(to_tree=dict)  # nothing beside the weights
-    plan = Plan("heart", 50, lambda *_: [batch], lambda: [batch], "accuracy", None, card)
+    plan = Plan("heart", 50, lambda *_: [batch], lambda: [batch], "accuracy", None, None)
     network = new_network(lambda: build_network(settings), 0)
     fit(network, plan, settings, choose(settings), tmp_path)
     last = history(tmp_path)[-1]
@@ -152,7 +149,7 @@ def run_pass(batches: list[Batch], **changes: Any) -> tuple[Net, torch.optim.Opt
     torch.manual_seed(0)
     network, settings = Net(), settings_of(**changes)
     optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
-    one = Pass(network, optimiser, settings, choose(settings), ALONE)
+    one = TrainStep(network, optimiser, settings, choose(settings), ALONE)
     meter = Meter(torch.device("cpu"))
     done = list(one.updates(batches, one_sum(), meter, Stop()))
     assert len(done) == -(-len(batches) // settings.accumulate)
@@ -161,9 +158,9 @@ def run_pass(batches: list[Batch], **changes: Any) -> tuple[Net, torch.optim.Opt
 
 
 def one_sum() -> Any:
-    from ecgpipe.training.updates import Sums
+    from ecgpipe.training.train_step import EpochSums
 
-    return Sums()
+    return EpochSums()
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
@@ -208,7 +205,7 @@ def test_a_stop_ends_behind_its_update() -> None:
     torch.manual_seed(0)
     network, settings = Net(), settings_of()
     optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
-    one = Pass(network, optimiser, settings, choose(settings), ALONE)
+    one = TrainStep(network, optimiser, settings, choose(settings), ALONE)
     with Stop() as stop:
         given = one.updates(some_batches(9), one_sum(), Meter(torch.device("cpu")), stop)
         assert [sums.steps for sums in islice(given, 3)] == [1, 2, 3]

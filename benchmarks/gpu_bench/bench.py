@@ -19,7 +19,7 @@ from ecgpipe.training.device import Device, choose
 from ecgpipe.training.loop import new_network
 from ecgpipe.training.pretrain import build_network
 from ecgpipe.training.processes import ALONE
-from ecgpipe.training.updates import Pass
+from ecgpipe.training.train_step import TrainStep
 from ecgpipe.types import Batch
 
 Measured = dict[str, Any]
@@ -98,14 +98,14 @@ def random_batch(settings: PretrainSettings, seed: int = 0) -> Batch:
     return choose(settings).move(batch)
 
 
-def a_pass(settings: PretrainSettings, network: nn.Module | None = None) -> Pass:
+def train_step_of(settings: PretrainSettings, network: nn.Module | None = None) -> TrainStep:
     device = choose(settings)
     network = (network or build(settings)).to(device.device)
     adam = settings.optimiser
     optimiser = torch.optim.Adam(
         network.parameters(), lr=adam.lr, eps=adam.eps, fused=True, capturable=device.is_gpu
     )
-    return Pass(network, optimiser, settings, device, ALONE)
+    return TrainStep(network, optimiser, settings, device, ALONE)
 
 
 def at_250(bench: Bench) -> Store:

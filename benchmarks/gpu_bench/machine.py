@@ -20,13 +20,23 @@ from ecgpipe.loading.corpus import open_corpus
 from ecgpipe.loading.epoch import Epoch, Feed
 from ecgpipe.storage.store import Store
 from ecgpipe.tasks import frames_of
-from ecgpipe.training.cuda_graph import WARM_UP, Replay
-from ecgpipe.training.device import Device
-from ecgpipe.training.meter import Meter
-from ecgpipe.training.signals import Stop
-from ecgpipe.training.updates import Sums
+from ecgpipe.training.device import WARM_UP, Device, Replay
+from ecgpipe.training.history import Meter
+from ecgpipe.training.processes import Stop
+from ecgpipe.training.train_step import EpochSums
 
-from .bench import GB, TERA, Bench, Measured, a_pass, at_250, random_batch, seconds, training, wait
+from .bench import (
+    GB,
+    TERA,
+    Bench,
+    Measured,
+    at_250,
+    random_batch,
+    seconds,
+    train_step_of,
+    training,
+    wait,
+)
 
 
 def machine(bench: Bench) -> dict[str, Callable[[], Measured]]:
@@ -74,7 +84,7 @@ def _products(bench: Bench) -> Measured:
 def _host(bench: Bench) -> Measured:
     """What the host asks for in an update, launched and replayed, and how long that takes it."""
     settings = training(bench, batch=4, frame=64)
-    one, batch = a_pass(settings), random_batch(settings)
+    one, batch = train_step_of(settings), random_batch(settings)
     one._compute([batch])  # the optimiser makes its state
     found: Measured = {"launched_operations": operations(lambda: one._compute([batch]))}
     counted = Replay(lambda b: torch.zeros(2, device=b.x.device), one.device)
@@ -131,7 +141,7 @@ def _loader(bench: Bench, workers: int) -> Measured:
     )  # fmt: skip
     frames = frames_of(settings, 0.0, 0.25)
     corpus = open_corpus(stores, settings.fs, frames.span, False)
-    one = a_pass(settings)
+    one = train_step_of(settings)
     epoch = Epoch(
         corpus.shards, frames, number=1, steps=bench.size(4000, 12), batch=settings.batch,
         frames_per_visit=16, streams=settings.streams, open_shards=8, shuffle=settings.shuffle,
@@ -140,11 +150,11 @@ def _loader(bench: Bench, workers: int) -> Measured:
     # The loader fills its buffers and the update is recorded before anything is measured.
     batches, start = iter(feed), time.monotonic()
     first_few = (next(batches) for _ in range(bench.size(32, 4)))
-    for _ in one.updates(first_few, Sums(), Meter(one.device.device), Stop()):
+    for _ in one.updates(first_few, EpochSums(), Meter(one.device.device), Stop()):
         pass
     first = time.monotonic() - start
     steady = Meter(one.device.device)
-    for _ in one.updates(batches, Sums(), steady, Stop()):
+    for _ in one.updates(batches, EpochSums(), steady, Stop()):
         if steady.seconds > (0.5 if bench.small else 12):
             break
     row = steady.row()

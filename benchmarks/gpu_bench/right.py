@@ -17,15 +17,14 @@ from torch import Tensor, nn
 from ecgpipe.config import PretrainSettings
 from ecgpipe.models.resnet import standardise
 from ecgpipe.tasks.objectives import SINGLE_LABEL
-from ecgpipe.training.cuda_graph import WARM_UP
-from ecgpipe.training.device import choose
+from ecgpipe.training.device import WARM_UP, choose
+from ecgpipe.training.history import Meter
 from ecgpipe.training.loop import Plan, fit
-from ecgpipe.training.meter import Meter
-from ecgpipe.training.signals import Stop
-from ecgpipe.training.updates import Diverged, Sums
+from ecgpipe.training.processes import Stop
+from ecgpipe.training.train_step import Diverged, EpochSums
 from ecgpipe.types import Batch
 
-from .bench import NETWORKS, Bench, Measured, a_pass, at_250, build, random_batch, training
+from .bench import NETWORKS, Bench, Measured, at_250, build, random_batch, train_step_of, training
 
 # Frames of 512 samples; with this eps an update follows the gradient, and not its signs alone.
 EXACT = {"frame": 512, "optimiser": {"eps": 1e-3}}
@@ -63,7 +62,7 @@ def _against_float64(bench: Bench, name: str, precision: str) -> Measured:
     torch.optim.Adam(exact.parameters(), lr=adam.lr, eps=adam.eps).step()
     off = []
     for place, given in ((bench.device, batch), ("cpu", on_cpu)):
-        one = a_pass(settings.model_copy(update={"device": place}))
+        one = train_step_of(settings.model_copy(update={"device": place}))
         fresh = build(settings).to(one.device.device)
         with torch.no_grad(), one.device.autocast():
             found = forward(fresh, given).float()
@@ -99,7 +98,7 @@ def _replayed(bench: Bench) -> Measured:
     found = []
     for way in (False, True):
         settings = training(bench, batch=8, frame=256, precision="fp32", cuda_graph=way)
-        one = a_pass(settings)
+        one = train_step_of(settings)
         for seed in range(WARM_UP + 5):
             one._update([random_batch(settings, seed)])
         found.append([p.double().cpu() for p in one.network.parameters()])
@@ -109,7 +108,7 @@ def _replayed(bench: Bench) -> Measured:
 
 def _plan(settings: PretrainSettings, epochs: int) -> Plan:
     batches = [random_batch(settings, seed) for seed in range(6)]
-    return Plan("resume", epochs, lambda *_: batches, lambda: batches[:1], "accuracy", None, {})
+    return Plan("resume", epochs, lambda *_: batches, lambda: batches[:1], "accuracy", None, None)
 
 
 def _resumed(bench: Bench) -> Measured:
@@ -132,10 +131,10 @@ def _diverged(bench: Bench) -> Measured:
     batches = [random_batch(settings, seed) for seed in range(WARM_UP + 3)]
     broken = batches[-2]._replace(keys=np.array([f"broken{i}" for i in range(8)], object))
     broken.scale[3] = float("nan")
-    one = a_pass(settings)
+    one = train_step_of(settings)
     try:
         meter = Meter(one.device.device)
-        list(one.updates([*batches[:-2], broken, batches[-1]], Sums(), meter, Stop()))
+        list(one.updates([*batches[:-2], broken, batches[-1]], EpochSums(), meter, Stop()))
     except Diverged as error:
         return {"right": error.keys == list(broken.keys), "said": str(error)}
     return {"right": False, "said": "nothing"}

@@ -22,7 +22,7 @@ from ecgpipe.metrics.single_label import scores_one_of
 from ecgpipe.reports.paper import Cell, Conditions, Score, Start, cells
 from ecgpipe.reports.results import spread
 from ecgpipe.storage.store import Store
-from ecgpipe.training.outputs import read_predictions
+from ecgpipe.training.predictions import read_predictions
 
 FILES = ("history.csv", "predictions.csv")
 # In the order of their worth: random weights first, which the paper has numbers of; then the same

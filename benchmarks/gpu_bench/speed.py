@@ -16,10 +16,20 @@ from torch.utils.flop_counter import FlopCounterMode
 from ecgpipe.config import PretrainSettings
 from ecgpipe.models.future import FuturePrediction
 from ecgpipe.models.resnet import ResNet
-from ecgpipe.training.cuda_graph import WARM_UP
-from ecgpipe.training.device import choose
+from ecgpipe.training.device import WARM_UP, choose
 
-from .bench import GB, NETWORKS, TERA, Bench, Measured, a_pass, build, random_batch, training, wait
+from .bench import (
+    GB,
+    NETWORKS,
+    TERA,
+    Bench,
+    Measured,
+    build,
+    random_batch,
+    train_step_of,
+    training,
+    wait,
+)
 
 
 @dataclass(frozen=True)
@@ -110,7 +120,7 @@ def _speed(bench: Bench, what: Speed, ready: Callable[[], Any] = lambda: None) -
         compile="default" if what.way == "compiled" else "no",
         cuda_graph=what.way != "launched",
     )
-    one, batch, start = a_pass(settings), random_batch(settings), time.perf_counter()
+    one, batch, start = train_step_of(settings), random_batch(settings), time.perf_counter()
     frames = batch.x.shape[0] * batch.x.shape[1]
     if one.device.is_gpu:
         torch.cuda.reset_peak_memory_stats()

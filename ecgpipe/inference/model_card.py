@@ -11,9 +11,9 @@ from ..datasets import DATASETS
 from ..files.atomic import sha256
 from ..tasks import DOWNSTREAM
 from ..tasks.objectives import OBJECTIVES
-from ..training.outputs import read_predictions, splits_of
+from ..training.predictions import PREDICTIONS, read_predictions, splits_of
 from ..training.run_description import RunInput
-from ..training.run_folder import MODEL, PREDICTIONS, RUN
+from ..training.run_folder import MODEL, RUN
 from .model import Model, load_model
 
 NOTE = "for research; no medical device, not for clinical decisions"

@@ -50,7 +50,7 @@ from .style import (
 )
 
 if TYPE_CHECKING:
-    from ..training.outputs import Example  # imports torch, which a plot does not need
+    from ..training.examples import Example  # imports torch, which a plot does not need
 
 _ROW = 10.0  # s
 _BAR, _SYMBOL, _TICK = 4.5, 4.5, 3.0  # mm: heights of rhythms, beats and QRS complexes

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from ..plots import curves
 from ..plots.ecg import example_svg
-from ..training.outputs import Example, Run
+from ..training.examples import Example
+from ..training.run_folder import Run
 from . import paper
 from .paper import BEST, INITIALISATIONS, Conditions, Start
 from .results import Result
@@ -228,7 +229,7 @@ def _recording(example: Example, results: Sequence[Result]) -> Recording:
     found: dict[str, list[tuple[NDArray[np.float64], bool]]] = {}
     for result in results:
         for test in result.run.scored("test"):
-            row = test.place.get(example.key)
+            row = test.row_of.get(example.key)
             if row is not None:
                 truth = test.truth()[row]
                 wrong = bool((test.decision()[row] != truth).any())

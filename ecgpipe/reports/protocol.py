@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..config import Future, Network, PretrainSettings
-from ..training.outputs import Run
 from ..training.run_description import RunDescription
+from ..training.run_folder import Run
 from . import paper
 
 

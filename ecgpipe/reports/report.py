@@ -9,7 +9,7 @@ from ..errors import EcgpipeError
 from ..files.atomic import write_text
 from ..metrics import single_label
 from ..plots.curves import pretraining_curves
-from ..training.outputs import Run, read_run
+from ..training.run_folder import Run, read_run
 from . import figures, tables
 from .paper import DATASETS
 from .results import Result, pretraining_summary, results, same_test

@@ -14,7 +14,8 @@ from scipy.stats import ttest_ind_from_stats
 
 from ..config import HOW
 from ..metrics import multi_label, single_label
-from ..training.outputs import Predictions, Run, read_run
+from ..training.predictions import Predictions
+from ..training.run_folder import Run, read_run
 from . import paper, protocol
 from .paper import Conditions, Score, Start
 from .protocol import Point
@@ -262,7 +263,7 @@ def outcome(folder: Path) -> dict[str, Any]:
     Raises
     ------
     EcgpipeError
-        See :func:`ecgpipe.training.outputs.read_run`.
+        See :func:`ecgpipe.training.run_folder.read_run`.
     """
     run = read_run(folder)
     scores: dict[str, Any] = {}
@@ -284,7 +285,7 @@ def summary(folder: Path) -> str:
     Raises
     ------
     EcgpipeError
-        See :func:`ecgpipe.training.outputs.read_run`.
+        See :func:`ecgpipe.training.run_folder.read_run`.
     """
     run = read_run(folder)
     if not run.finished:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from ..training.outputs import Run
 from ..training.run_description import RunDescription
+from ..training.run_folder import Run
 from . import paper
 from .paper import DATASETS, RELATED, Column, Conditions, Start
 from .results import Comparison, Result

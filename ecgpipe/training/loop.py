@@ -1,9 +1,9 @@
 """The training loop: epochs, validation, the best weights, and exact continuation.
 
-A checkpoint holds everything that the next step depends on, and batches depend on their epoch and
-place alone. It falls on the end of an epoch, or behind the step in which the training was asked to
-end; where epochs are short, not of each. So a run that was killed or preempted ends with the same
-weights, to the bit on a CPU.
+A checkpoint holds everything that the next step depends on; a batch depends on its epoch and its
+position alone. So a run that was interrupted ends with the same weights, on a CPU bit for bit. A
+checkpoint is written at the end of an epoch, not of every one where epochs are short, and after the
+step in which the training is asked to stop.
 """
 
 from __future__ import annotations
@@ -29,18 +29,16 @@ from ..progress import Progress, say
 from ..tasks.objectives import SINGLE_LABEL, Objective
 from ..types import Batch
 from .device import Device
-from .history import line, write_events, write_history
-from .meter import Meter, clock
-from .processes import ALONE, Ranks
+from .history import Meter, clock, line, write_events, write_history
+from .processes import ALONE, Ranks, Stop
 from .run_description import ModelCard
 from .run_folder import HISTORY, MODEL, load, save
-from .signals import Stop
-from .updates import Diverged, Pass, Sums, answers
+from .train_step import Diverged, EpochSums, TrainStep, forward
 
 LAST, DIVERGED = "last.pt", "diverged.txt"
 TENSORBOARD = "tensorboard"
-SAVING = 0.05  # of the time at the most goes into checkpoints; an epoch can take less than one
-NOTHING_DONE = Sums()
+SAVING = 0.05  # largest share of time for checkpoints; an epoch can be shorter than saving one
+NOTHING_DONE = EpochSums()
 
 
 class SizedBatches(Sized, Iterable[Batch], Protocol):
@@ -49,7 +47,7 @@ class SizedBatches(Sized, Iterable[Batch], Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """What a training needs to know beside the network."""
+    """What is trained on, for how long, and how the best epoch is chosen."""
 
     title: str
     epochs: int
@@ -57,11 +55,11 @@ class Plan:
     validation: Callable[[], Iterable[Batch]]
     best: str  # what chooses the epoch: a validation score, or "loss"
     patience: int | None  # epochs without a better training accuracy; None never stops early
-    card: ModelCard  # goes into the model file with the weights
-    answer: Objective = SINGLE_LABEL
+    card: ModelCard | None  # goes into the model file with the weights
+    objective: Objective = SINGLE_LABEL
 
     def merit(self, row: dict[str, float]) -> float:
-        """How good an epoch is; the first of the best is kept."""
+        """Score of an epoch, higher is better; of equal epochs the first is kept."""
         value = row[f"validation_{self.best}"]
         return -value if self.best == "loss" else value
 
@@ -83,7 +81,7 @@ def fit(
     run: Path,
     ranks: Ranks = ALONE,
 ) -> None:
-    """Train a network and leave the best weights in ``run/model.pt``; continues where it was.
+    """Train a network, or continue; the best weights go to ``run/model.pt`` and the network.
 
     Raises
     ------
@@ -110,80 +108,82 @@ def fit(
     training.end()
 
 
+@dataclass
 class _Training:
-    """A network on its way through the epochs: all that a checkpoint holds, and how to go on."""
+    """The state of a training, as a checkpoint holds it, and its epochs."""
 
-    def __init__(
-        self,
-        network: nn.Module,
-        plan: Plan,
-        settings: Training,
-        device: Device,
-        run: Path,
-        ranks: Ranks,
-    ) -> None:
-        self.network, self.plan, self.settings = network.to(device.device), plan, settings
-        self.device, self.run, self.ranks = device, run, ranks
+    network: nn.Module
+    plan: Plan
+    settings: Training
+    device: Device
+    run: Path
+    ranks: Ranks
+
+    def __post_init__(self) -> None:
+        adam = self.settings.optimiser
         self.optimiser = torch.optim.Adam(
-            network.parameters(),
-            lr=settings.optimiser.lr,
-            betas=(settings.optimiser.beta1, settings.optimiser.beta2),
-            eps=settings.optimiser.eps,
+            self.network.to(self.device.device).parameters(),
+            lr=adam.lr,
+            betas=(adam.beta1, adam.beta2),
+            eps=adam.eps,
             fused=True,
-            capturable=device.is_gpu,  # its step may be part of a CUDA graph
+            capturable=self.device.is_gpu,  # its step may be part of a CUDA graph
         )
         self.history: list[dict[str, float]] = []
-        self.done = Sums()  # of the epoch that is not finished
+        self.done = EpochSums()  # of the unfinished epoch
         self.best: dict[str, Any] | None = None  # model file of the best epoch, if not yet written
-        self.saved, self.saving = -np.inf, 0.0  # s: when it was saved last, how long that took
+        self.saved = -np.inf  # s, time of the last checkpoint
+        self.saving = 0.0  # s, how long it took
 
     def resume(self) -> None:
-        """Go on from the checkpoint, if there is one."""
+        """Continue from the checkpoint, if there is one."""
         if exists(self.run / LAST):
             last = load(self.run / LAST)
             self.network.load_state_dict(last["network"])
             self.optimiser.load_state_dict(last["optimiser"])
             for group in self.optimiser.param_groups:  # it may come from another device
                 group["capturable"] = self.device.is_gpu
-            self.history, self.done = last["history"], Sums(**last["done"])
+            self.history, self.done = last["history"], EpochSums(**last["done"])
             if self.ranks.first:
                 where = f"update {self.done.steps} of epoch" if self.done.steps else "epoch"
                 number = len(self.history) + (self.done.steps > 0)
                 say(f"{self.plan.title}: continuing after {where} {number} of {self.plan.epochs}")
-        self.one = Pass(
-            self.network, self.optimiser, self.settings, self.device, self.ranks, self.plan.answer
+        objective = self.plan.objective
+        self.train_step = TrainStep(
+            self.network, self.optimiser, self.settings, self.device, self.ranks, objective
         )
 
     def epoch(self, stop: Stop) -> None:
-        """Train and validate one epoch, or what is left of it.
+        """Train and validate one epoch, or the rest of one.
 
         Raises
         ------
         Interrupted
-            It was asked to end before it was through; what it did is saved.
+            It was asked to stop before the end of the epoch; what was done is saved.
         """
         plan, ranks, number = self.plan, self.ranks, len(self.history) + 1
         meter = Meter(self.device.device)
         if not self._updates(number, meter, stop):
             self.save()
             raise Interrupted(f"saved after update {self.done.steps} of epoch {number}")
-        row = {"epoch": float(number), **self.done.over(ranks).row()}
+        row = {"epoch": float(number), **self.done.mean_of(ranks).row()}
         speed, start = meter.row(), time.monotonic()
         speed["items_per_second"] *= ranks.count
         ranks.average_buffers(self.network)
-        found = ranks.share(self._validate(stop) if ranks.first else None)
-        if found is None:  # whoever asks may not wait for the rest of a long validation
+        scores = ranks.share(self._validate(stop) if ranks.first else None)
+        if scores is None:  # a long validation is not finished first
             self.save()
             raise Interrupted(f"saved after the updates of epoch {number}")
-        row |= found | speed
+        row |= scores | speed
         row["seconds"] = round(self.done.seconds + time.monotonic() - start, 2)
         best = max(map(plan.merit, self.history), default=-np.inf)
         self.history.append(row)
-        self.done = Sums()
+        self.done = EpochSums()
         if ranks.first:
             if plan.merit(row) > best:
                 state = {name: value.clone() for name, value in self.network.state_dict().items()}
-                self.best = {**plan.card.to_tree(), "epoch": number, "network": state}
+                card = plan.card.to_tree() if plan.card else {}
+                self.best = {**card, "epoch": number, "network": state}
             if time.monotonic() - self.saved >= self.saving / SAVING:
                 self._write()
             write_history(self.run / HISTORY, self.history)
@@ -192,10 +192,10 @@ class _Training:
             say(line(plan.title, plan.epochs, plan.best, row))
 
     def _updates(self, number: int, meter: Meter, stop: Stop) -> bool:
-        """The updates of an epoch, shown while they run; False if it was asked to end."""
+        """The updates of an epoch, with progress; False if it was asked to stop."""
         before = self.done.steps
         batches = self.plan.batches(number, before)
-        updates = -(-len(batches) // self.one.each)
+        updates = -(-len(batches) // self.train_step.batches_per_update)
         title = f"{self.plan.title} epoch {number}/{self.plan.epochs}"
         shown = Progress(title, updates, "updates", shown=self.ranks.first)
 
@@ -204,8 +204,8 @@ class _Training:
             left = clock(to_go * meter.seconds / (self.done.steps - before))
             return f"loss {self.done.mean_loss:.3f}, {meter.note()}, {left} left"
 
-        with shown as bar, _listed(self.run / DIVERGED):
-            for sums in self.one.updates(batches, self.done, meter, stop):
+        with shown as bar, _write_diverged(self.run / DIVERGED):
+            for sums in self.train_step.updates(batches, self.done, meter, stop):
                 stepped, self.done = sums.steps > self.done.steps, sums
                 if not stepped:  # the losses of the last updates, which are awaited together
                     continue
@@ -213,7 +213,7 @@ class _Training:
         return self.done.steps == before + updates
 
     def _validate(self, stop: Stop) -> dict[str, float] | None:
-        """Scores on the validation items; None if it was asked to end meanwhile."""
+        """Scores on the validation items; None if it was asked to stop meanwhile."""
 
         def until_asked() -> Iterator[Batch]:
             for batch in self.plan.validation():
@@ -221,25 +221,25 @@ class _Training:
                     raise Interrupted("while validating")
                 yield batch
 
-        answer = self.plan.answer
+        objective = self.plan.objective
         try:
-            label, probability, loss = predict(self.network, until_asked(), self.device, answer)
+            label, probability, loss = predict(self.network, until_asked(), self.device, objective)
         except Interrupted:
             return None
-        scores = answer.scores(label, probability)
+        scores = objective.scores(label, probability)
         return {
             "validation_loss": loss,
             **{f"validation_{name}": score for name, score in scores.items()},
         }
 
     def save(self) -> None:
-        """Save where all processes are, which must call it together."""
+        """Save a checkpoint; all processes must call it together."""
         self.ranks.average_buffers(self.network)
-        done = self.done.over(self.ranks)
+        done = self.done.mean_of(self.ranks)
         if self.ranks.first:
             self._write(done)
 
-    def _write(self, done: Sums = NOTHING_DONE) -> None:
+    def _write(self, done: EpochSums = NOTHING_DONE) -> None:
         start = time.monotonic()
         if self.best:
             save(self.run / MODEL, self.best)
@@ -250,8 +250,8 @@ class _Training:
         self.saving = self.saved - start
 
     def end(self) -> None:
-        """Save what is not yet saved, and take the best weights."""
-        self.one.replay = None  # a graph keeps its memory as long as something names it
+        """Save what is not saved yet, and load the best weights."""
+        self.train_step.replay = None  # a CUDA graph keeps its memory as long as it is referenced
         if self.ranks.first:
             if self.best:
                 self._write()
@@ -259,8 +259,8 @@ class _Training:
 
 
 @contextmanager
-def _listed(path: Path) -> Iterator[None]:
-    """Write all keys of a batch that diverged, of which the message has room for a few."""
+def _write_diverged(path: Path) -> Iterator[None]:
+    """Write all keys of a batch that diverged; the message shows a few of them."""
     try:
         yield
     except Diverged as error:
@@ -269,7 +269,7 @@ def _listed(path: Path) -> Iterator[None]:
 
 
 def finish(run: Path) -> None:
-    """Remove the checkpoint of a run that needs no continuation; the best weights stay."""
+    """Remove the checkpoint of a finished run; the best weights stay."""
     remove(run / LAST)
 
 
@@ -282,17 +282,20 @@ def _stalled(history: list[dict[str, float]], patience: int | None) -> bool:
 
 @torch.inference_mode()
 def predict(
-    network: nn.Module, batches: Iterable[Batch], device: Device, answer: Objective = SINGLE_LABEL
+    network: nn.Module,
+    batches: Iterable[Batch],
+    device: Device,
+    objective: Objective = SINGLE_LABEL,
 ) -> tuple[NDArray[Any], NDArray[np.float64], float]:
     """Labels (n,) or (n, classes), probabilities (n, classes) and the mean loss over batches."""
     network.eval()
     labels, probabilities, losses = [], [], []
     for arrays in batches:
         batch = device.move(arrays)
-        scores = answers(network, batch, device).double()
-        losses.append(answer.losses(scores, batch.y).sum())
+        scores = forward(network, batch, device).double()
+        losses.append(objective.losses(scores, batch.y).sum())
         labels.append(batch.y)
-        probabilities.append(answer.probability(scores))
+        probabilities.append(objective.probability(scores))
     label = torch.cat(labels).cpu().numpy()
     total = sum(torch.stack(losses).tolist())
     return label, torch.cat(probabilities).cpu().numpy(), total / len(label)

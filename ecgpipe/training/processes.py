@@ -1,20 +1,28 @@
-"""The processes that torchrun starts, one a GPU, as one training."""
+"""Processes of a training: those of torchrun, parallel repeats, and signals that ask to stop."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from multiprocessing import get_context
+from multiprocessing.connection import wait
+from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 
-from ..errors import EcgpipeError
+from ..errors import INTERRUPTED, EcgpipeError, Interrupted
+from ..storage.executors import leave_with_parent
 
-PATIENCE = timedelta(hours=2)  # the others wait while the first process reads validation items
+TIMEOUT = timedelta(hours=2)  # the other processes wait while the first reads validation items
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # SIGHUP: the terminal was closed
 
 
 @dataclass(frozen=True)
@@ -23,19 +31,19 @@ class Ranks:
 
     rank: int = 0
     count: int = 1
-    grouped: bool = False  # whether torchrun started it, even if it is the only one
+    grouped: bool = False  # True if torchrun started it, even as the only one
 
     @property
     def first(self) -> bool:
-        """Whether it is the one that writes and speaks."""
+        """True for the process that writes files and messages."""
         return self.rank == 0
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process, so that all of them do the same."""
+        """True, in all processes, if the flag is set in one of them."""
         return self.means([float(flag)])[0] > 0
 
     def means(self, values: list[float]) -> list[float]:
-        """The mean of each value over all processes, by way of the CPU: no GPU is waited for."""
+        """The mean of each value over all processes, computed without waiting for a GPU."""
         if self.count == 1:
             return values
         total = self._sum(torch.tensor(values, dtype=torch.float64))
@@ -43,7 +51,7 @@ class Ranks:
         return means
 
     def average_buffers(self, network: nn.Module) -> None:
-        """Give all processes the mean of their batch statistics, which each gathers by itself."""
+        """Set the batch statistics of all processes to their mean."""
         if self.count == 1:
             return
         for buffer in network.buffers():
@@ -51,7 +59,7 @@ class Ranks:
                 buffer.copy_(self._sum(buffer) / self.count)
 
     def share(self, value: Any) -> Any:
-        """What the first process has, in all of them."""
+        """Broadcast the value of the first process to all of them."""
         if self.count == 1:
             return value
         box = [value]
@@ -69,13 +77,13 @@ ALONE = Ranks()
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[Ranks]:
-    """Join the processes of torchrun, whose environment says who they are; alone without it."""
+def process_group(device: torch.device) -> Iterator[Ranks]:
+    """Join the process group that torchrun describes in the environment, if there is one."""
     if "WORLD_SIZE" not in os.environ:
         yield ALONE
         return
     distributed.init_process_group(
-        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE
+        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT
     )
     try:
         yield Ranks(distributed.get_rank(), distributed.get_world_size(), grouped=True)
@@ -84,7 +92,7 @@ def joined(device: torch.device) -> Iterator[Ranks]:
 
 
 def check_shares(count: int, streams: int, workers: int, accumulate: int) -> None:
-    """See that so many processes can share a training, and come to the same batches as one.
+    """Check that several processes can share a training and see the same batches as one.
 
     Raises
     ------
@@ -103,3 +111,109 @@ def check_shares(count: int, streams: int, workers: int, accumulate: int) -> Non
             f"setting {what}: the {streams} streams cannot be dealt evenly to "
             f"{by if workers else f'{count} processes'}"
         )
+
+
+class Stop:
+    """Record SIGTERM and Ctrl-C: ``with Stop() as stop: … stop.asked``.
+
+    A second Ctrl-C ends the process at once.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Stop:
+        if threading.current_thread() is threading.main_thread():  # others cannot set handlers
+            for number in STOP_SIGNALS:
+                if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
+                    self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def in_processes(
+    prepare: Callable[[], Callable[[int], None]], numbers: Sequence[int], count: int
+) -> None:
+    """Train several repeats at a time, each in its own process, on the same device.
+
+    Parameters
+    ----------
+    prepare
+        Called once in every process; gives the function that trains a repeat. It can be pickled.
+    numbers
+        Of the repeats.
+    count
+        Processes.
+
+    Raises
+    ------
+    EcgpipeError
+        A training failed; the others end, and what they did is saved.
+    Interrupted
+        SIGTERM or Ctrl-C came; the same.
+    """
+    context = get_context("spawn")
+    parent, end = context.Pipe(duplex=False)
+    queue, failures = context.SimpleQueue(), context.SimpleQueue()
+    count = min(count, len(numbers))
+    for number in (*numbers, *[None] * count):
+        queue.put(number)
+    given = (parent, prepare, queue, failures)
+    processes = [context.Process(target=_work, args=given) for _ in range(count)]
+    code: int | None = None  # exit code of the first that failed; the others are asked to end
+    try:
+        with Stop() as stop:
+            for process in processes:
+                process.start()
+            while running := [process for process in processes if process.is_alive()]:
+                code = code or next((p.exitcode for p in processes if p.exitcode), None)
+                if stop.asked or code:
+                    for process in running:
+                        process.terminate()
+                wait([process.sentinel for process in running], timeout=0.2)
+    finally:
+        end.close()  # processes that still run end with it
+        for process in processes:
+            process.join()
+        parent.close()
+    if not failures.empty():
+        raise EcgpipeError(failures.get())
+    if stop.asked:
+        raise Interrupted("saved behind the last update of each repeat")
+    if code := code or next((p.exitcode for p in processes if p.exitcode), None):
+        raise EcgpipeError(
+            f"setting parallel: a training process ended with exit code {code}; if memory is "
+            "short, lower it; the same command continues"
+        )
+
+
+def _work(
+    parent: Any, prepare: Callable[[], Callable[[int], None]], queue: Any, failures: Any
+) -> None:
+    """Train repeats until the queue is empty, or one fails or is interrupted."""
+    leave_with_parent(parent)
+    signal.signal(signal.SIGTERM, _leave)
+    try:
+        train = prepare()
+        for number in iter(queue.get, None):
+            train(number)
+    except EcgpipeError as error:
+        failures.put(str(error))
+        sys.exit(1)
+    except Interrupted:
+        sys.exit(INTERRUPTED)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """End the process, while no training runs; further signals are ignored."""
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(INTERRUPTED)

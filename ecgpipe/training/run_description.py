@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from ..config import HOW, FinetuneSettings, PretrainSettings, digest
 from ..errors import EcgpipeError
 from ..files.atomic import read_json
 from ..models.resnet import ResNet
+from ..storage.manifest import Moments
 from ..storage.store import Store
 from ..tasks import DOWNSTREAM
 
@@ -29,7 +30,7 @@ AnswerKind = Literal["one_of", "many_of", "contrastive"]
 
 
 class _Facts(BaseModel):
-    """Immutable; what only another version knows is accepted, and left aside."""
+    """Immutable; fields that only another version knows are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -103,14 +104,7 @@ class RunDescription(_Facts):
 
     @classmethod
     def from_json(cls, tree: Any, source: Path) -> RunDescription:
-        """Check a description as plain values.
-
-        Parameters
-        ----------
-        tree
-            What ``run.json`` holds.
-        source
-            The file, for error messages.
+        """Check plain values; ``source`` is the file that messages name.
 
         Raises
         ------
@@ -133,13 +127,14 @@ class RunDescription(_Facts):
         try:
             settings = kind.model_validate(tree["settings"])
             what = ""
-            init = InitialWeights.from_json(tree["init"], source) if tree.get("init") else None
+            init = tree.get("init") or None
+            run = cls.from_json(init.get("run"), source) if init else None
+            init = init and InitialWeights.model_validate({**init, "run": run})
             found = cls.model_validate({**tree, "settings": settings, "init": init})
         except ValidationError as error:
-            first = error.errors()[0]
             raise EcgpipeError(
-                f"{source}: {what}{'.'.join(map(str, first['loc']))}: {first['msg']}; "
-                "written by another version of ecgpipe? Use that version to read it"
+                f"{source}: {what}{_first(error)}; written by another version of ecgpipe? Use that "
+                "version to read it"
             ) from None
         found._json = tree
         return found
@@ -189,45 +184,45 @@ class InitialWeights(_Facts):
     run: RunDescription
     model_sha256: str | None = None  # of its model.pt
 
-    @classmethod
-    def from_json(cls, tree: dict[str, Any], source: Path) -> InitialWeights:
-        """Check plain values; raises as :meth:`RunDescription.from_json`."""
-        run = RunDescription.from_json(tree.get("run"), source)
-        return cls.model_validate({**tree, "run": run})
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {"path": self.path, "run": self.run.to_json(), "model_sha256": self.model_sha256}
-
 
 def describe(
     settings: PretrainSettings | FinetuneSettings,
+    stores: Sequence[Store],
     *,
     name: str,
-    dataset: str | list[str],
     answer: AnswerKind,
-    classes: tuple[str, ...],
-    inputs: tuple[RunInput, ...],
+    classes: Sequence[str],
     environment: dict[str, str],
     data: RunData,
     init: InitialWeights | None = None,
 ) -> RunDescription:
-    """Describe a new run; versions and the digest are added."""
-    pretraining = isinstance(settings, PretrainSettings)
-    tree = {
-        "kind": "pretrain" if pretraining else "finetune",
+    """Describe a new run on the shards of some stores; versions and the digest are added."""
+    inputs = [RunInput.of(store).model_dump() for store in stores]
+    tree: dict[str, Any] = {
+        "kind": "pretrain",
         "name": name,
-        "dataset": dataset,
+        "dataset": [item["name"] for item in inputs],
         "answer": answer,
         "classes": list(classes),
         "settings": settings.model_dump(),
-        **({} if pretraining else {"init": init and init.to_json()}),
-        "inputs": [item.model_dump() for item in inputs],
+    }
+    if isinstance(settings, FinetuneSettings):
+        started = init and {**dict(init), "run": init.run.to_json()}
+        tree |= {"kind": "finetune", "dataset": inputs[0]["name"], "init": started}
+    tree |= {
+        "inputs": inputs,
         "environment": environment,
         "data": data.model_dump(exclude_unset=True),
-        "versions": dict(_versions()),
+        "versions": {name: found for name in PACKAGES if (found := _version(name))},
     }
     return RunDescription.from_json({**tree, "digest": digest(identity(tree))}, Path("run.json"))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # the codec of a store may be one that is not needed
+        return None
 
 
 def identity(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -241,14 +236,6 @@ def identity(tree: Mapping[str, Any]) -> dict[str, Any]:
         "inputs": [item["digest"] for item in tree.get("inputs", [])],
         "init": init and init["model_sha256"],
     }
-
-
-def _versions() -> Iterator[tuple[str, str]]:
-    for name in PACKAGES:
-        try:
-            yield name, version(name)
-        except PackageNotFoundError:  # the codec of a store may be one that is not needed
-            continue
 
 
 class ModelCard(_Facts):
@@ -270,21 +257,33 @@ class ModelCard(_Facts):
     epoch: int | None = None  # the best one
 
     @classmethod
-    def from_tree(cls, tree: dict[str, Any], source: Path) -> ModelCard:
-        """Check the plain values of a model file.
+    def of(
+        cls, run: RunDescription, spread: Moments, fs: float, leads: Sequence[str], seconds: float
+    ) -> ModelCard:
+        """The card of a training: signal statistics, rate in Hz, leads, seconds of input."""
+        tree = run.to_json()
+        return cls(
+            task=run.name if run.kind == "pretrain" else run.datasets[0],
+            answer=run.answer,
+            classes=tree["classes"],
+            fs=fs,
+            leads=len(leads),
+            lead_names=list(leads),
+            seconds=seconds,
+            **tree["settings"]["network"],
+            mean_mV=spread.mean,
+            std_mV=spread.std,
+            run=run,
+        )
 
-        Raises
-        ------
-        EcgpipeError
-            They are not those of a model of ecgpipe.
-        """
+    @classmethod
+    def from_tree(cls, tree: dict[str, Any], source: Path) -> ModelCard:
+        """Check the plain values of a model file; raises EcgpipeError if it has others."""
         try:
             run = RunDescription.from_json(tree.get("run"), source)
             return cls.model_validate({**tree, "run": run})
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise EcgpipeError(f"{source}: no model of ecgpipe ({where}: {first['msg']})") from None
+            raise EcgpipeError(f"{source}: no model of ecgpipe ({_first(error)})") from None
 
     def to_tree(self) -> dict[str, Any]:
         """Plain values, in the order that model files have them in."""
@@ -309,6 +308,11 @@ class ModelCard(_Facts):
     def network(self) -> ResNet:
         """The network of the model, with new weights."""
         return ResNet(len(self.classes), self.leads, self.depth, self.order, self.stages)
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 RunDescription.model_rebuild()

@@ -1,7 +1,7 @@
-"""Run folders: what a run is, said before it starts; and model files.
+"""Run folders and model files: opened to train, and read for reports.
 
-A run's ``run.json`` is written first. Its digest covers the kind of run, its settings and the
-digests of its inputs; a folder with another digest holds another run, and is refused.
+A pretraining is one training, a finetuning several; both are a :class:`Run` of repeats. A repeat
+without ``predictions.csv`` has not finished. Every reported score comes from the predictions.
 """
 
 from __future__ import annotations
@@ -9,24 +9,31 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from ..config import FinetuneSettings, PretrainSettings
 from ..errors import Damaged, EcgpipeError
 from ..files.atomic import locked, read_json, write_bytes, write_json
 from ..files.paths import exists, is_empty
-from .run_description import ModelCard, RunDescription, identity
+from .examples import EXAMPLES, MISJUDGED, Example, read_examples
+from .predictions import PREDICTIONS, Predictions, read_predictions, read_rows, splits_of
+from .run_description import ModelCard, RunData, RunDescription, identity
 
-RUN, MODEL, HISTORY, PREDICTIONS = "run.json", "model.pt", "history.csv", "predictions.csv"
+RUN, MODEL, HISTORY = "run.json", "model.pt", "history.csv"
 
 
 @contextmanager
-def claimed(run: Path, description: RunDescription, writes: bool = True) -> Iterator[None]:
-    """Hold a run folder for one process and one run; writes ``run.json`` if it is new.
+def locked_run(run: Path, description: RunDescription, writes: bool = True) -> Iterator[None]:
+    """Lock a run folder for one process and one run; writes ``run.json`` if it is new.
 
-    Of the processes of one training, only the one that writes holds the folder.
+    A folder whose ``run.json`` has another digest holds another run, and is refused. Of the
+    processes of one training, only the one that writes locks the folder.
 
     Raises
     ------
@@ -65,8 +72,6 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
         return {
             k: v for name, part in tree.items() for k, v in _flat(part, f"{prefix}{name}.").items()
         }
-    if isinstance(tree, list) and any(isinstance(item, Mapping) for item in tree):
-        return _flat(dict(enumerate(tree)), prefix)
     return {prefix.rstrip("."): tree}
 
 
@@ -105,3 +110,115 @@ def read_model(path: Path) -> tuple[ModelCard, dict[str, torch.Tensor]]:
     if weights is None:
         raise EcgpipeError(f"{path}: no model of ecgpipe ('network')")
     return ModelCard.from_tree(tree, path), weights
+
+
+@dataclass(frozen=True, eq=False)
+class Repeat:
+    """One training: its history and the predictions of its best epoch."""
+
+    number: int
+    history: dict[str, NDArray[np.float64]]  # column -> (epochs,)
+    predictions: dict[str, Predictions]  # by split; empty where the training has not finished
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run folder."""
+
+    folder: str  # its name, without the folders above it
+    description: RunDescription  # run.json
+    repeats: tuple[Repeat, ...]  # all that were planned
+    examples: tuple[Example, ...] = ()  # chosen before any training
+    misjudged: tuple[Example, ...] = ()  # chosen by the predictions, worst first
+
+    @property
+    def classes(self) -> list[str]:
+        """Symbols of the classes, in the order of the probabilities."""
+        return list(self.description.classes)
+
+    @property
+    def many_of(self) -> bool:
+        """True if a recording has any number of classes, not one."""
+        return self.description.answer == "many_of"
+
+    @property
+    def dataset(self) -> str:
+        """The data set, of a finetuning; of a pretraining the first."""
+        return self.description.datasets[0]
+
+    @property
+    def finetuning(self) -> FinetuneSettings:
+        """The settings of a run that is a finetuning."""
+        return self.description.finetuning
+
+    @property
+    def data(self) -> RunData:
+        """Counts and notes on the data."""
+        return self.description.data
+
+    @property
+    def fs(self) -> float | None:
+        """Hz of the input, or None where it is not recorded."""
+        return self.description.fs
+
+    @property
+    def upstream(self) -> RunDescription | None:
+        """The pretraining it started from; None for random weights."""
+        return self.description.upstream
+
+    @property
+    def finished(self) -> list[Repeat]:
+        """Repeats with predictions."""
+        return [repeat for repeat in self.repeats if repeat.predictions]
+
+    def scored(self, split: str) -> list[Predictions]:
+        """Predictions of the finished repeats for one split."""
+        return [repeat.predictions[split] for repeat in self.finished]
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run folder of ``ecgpipe pretrain`` or ``ecgpipe finetune``.
+
+    Raises
+    ------
+    EcgpipeError
+        A folder that is no run, or a file in it that cannot be understood.
+    """
+    if not (folder / RUN).is_file():
+        raise EcgpipeError(
+            f"{folder}: no run folder (there is no readable run.json in it); "
+            "name a folder that ecgpipe pretrain or ecgpipe finetune wrote"
+        )
+    description = RunDescription.read(folder / RUN)
+    name, settings = folder.resolve().name, description.settings
+    if isinstance(settings, PretrainSettings):
+        return Run(name, description, (_repeat(folder, 0, description),))
+    present = {int(path.name[7:]) for path in folder.glob("repeat-*") if path.name[7:].isdigit()}
+    repeats = tuple(
+        _repeat(folder / f"repeat-{number:02d}", number, description)
+        for number in sorted({*range(settings.repeats), *present})
+    )
+    examples = (read_examples(folder / file) for file in (EXAMPLES, MISJUDGED))
+    return Run(name, description, repeats, *examples)
+
+
+def _repeat(folder: Path, number: int, run: RunDescription) -> Repeat:
+    history, predictions = folder / HISTORY, folder / PREDICTIONS
+    many = run.answer == "many_of"
+    splits = splits_of(run.kind, many)
+    return Repeat(
+        number,
+        _history(history) if history.is_file() else {},
+        read_predictions(predictions, run.classes, splits, many) if predictions.is_file() else {},
+    )
+
+
+def _history(file: Path) -> dict[str, NDArray[np.float64]]:
+    rows = [row for _, row in read_rows(file, ["epoch"])]
+    try:
+        return {
+            name: np.array([float(row[name] or "nan") for row in rows])
+            for name in (rows[0] if rows else ())
+        }
+    except (TypeError, ValueError) as error:
+        raise EcgpipeError(f"{file}: {error}; every column holds numbers") from None

@@ -15,7 +15,11 @@ from ..labels.splits import same_side, strata, stratified_split
 from ..loading.recordings import Label
 
 Rows = Mapping[str, Mapping[str, Any]]
-TRAINING_FOLDS, VALIDATION_FOLD, TEST_FOLD = range(1, 9), 9, 10  # of PTB-XL, as its makers advise
+TRAINING_FOLDS, VALIDATION_FOLD, TEST_FOLD = (
+    range(1, 9),
+    9,
+    10,
+)  # of PTB-XL
 DEFAULT_SHARE = 0.75  # of all records, for training
 
 
@@ -56,16 +60,16 @@ class Split:
 
 
 def has_folds(rows: Rows) -> bool:
-    """Whether the set comes with a split of its own: a fold for every record."""
+    """True if the set comes with its own split: a fold for every record."""
     return all(row["fold"] is not None for row in rows.values())
 
 
 def draw_split(rows: Rows, label: Mapping[str, Label], settings: FinetuneSettings) -> Split:
     """Draw the test records, and training and validation records for every repeat.
 
-    They depend on the data and on ``split_seed`` alone, so rows of a table are comparable repeat by
-    repeat. Shares are of the whole set. A set's own folds fix test and validation in every repeat;
-    what they would put on two sides of one patient or of one signal is left out of the earlier.
+    The split depends on the data and ``split_seed`` alone, so runs can be compared repeat by
+    repeat. Shares are of the whole set. Official folds fix test and validation in every repeat; a
+    patient or a signal that is in two parts of them is left out of the earlier part.
 
     Parameters
     ----------
@@ -77,7 +81,7 @@ def draw_split(rows: Rows, label: Mapping[str, Label], settings: FinetuneSetting
     Raises
     ------
     EcgpipeError
-        Shares that add up to more than everything, or a side without a record.
+        Shares that add up to more than 1, or a part without a record.
     """
     share = settings.train_share
     if settings.official_folds and has_folds(rows):
@@ -91,7 +95,7 @@ def draw_split(rows: Rows, label: Mapping[str, Label], settings: FinetuneSetting
     if sum(shares.values()) > 1 + 1e-9 or min(count.values()) < 1:
         raise EcgpipeError(
             f"settings train_share, validation_share, test_share: {count} of {len(label)} records "
-            "cannot be drawn; they must leave each side a record and add up to 1 at most"
+            "cannot be drawn; each must leave a record, and they must add up to 1 at most"
         )
     count["train"] = min(count["train"], len(label) - count["validation"] - count["test"])
     groups, strata_of = same_side(rows.values()), strata(label)
@@ -110,16 +114,16 @@ def draw_split(rows: Rows, label: Mapping[str, Label], settings: FinetuneSetting
 
 
 def draw_test(rows: Rows, label: Mapping[str, Label], share: float, seed: int) -> list[str]:
-    """The drawn test set, which no repeat and no pretraining may see; see :func:`draw_split`."""
+    """Draw the test records, which no repeat and no pretraining may see."""
     count = round(share * len(label))
     (test,) = stratified_split(strata(label), same_side(rows.values()), [count], [seed, 1])
     return test
 
 
-def held_back(rows: Rows, label: Mapping[str, Label], share: float, seed: int) -> list[str]:
-    """All records of a downstream set that a pretraining on its signals must not see.
+def records_held_back(rows: Rows, label: Mapping[str, Label], share: float, seed: int) -> list[str]:
+    """All records of a downstream set that a pretraining must not see.
 
-    The drawn test set; with folds of its own the last two, and all of their patients.
+    The drawn test records; with official folds, the last two folds and all of their patients.
     """
     if has_folds(rows):
         groups = same_side(rows.values())
@@ -157,6 +161,6 @@ def _by_folds(rows: Rows, label: Mapping[str, Label], settings: FinetuneSettings
 def _part(
     pool: Mapping[str, Label], groups: Mapping[str, str], wanted: int, seed: Sequence[int]
 ) -> list[str]:
-    # Groups can have made another side larger, so that there are fewer left.
+    # Groups can have made the parts drawn before larger, so that fewer records are left.
     (part,) = stratified_split(pool, groups, [min(wanted, len(pool))], seed)
     return part

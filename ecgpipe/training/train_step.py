@@ -1,4 +1,4 @@
-"""A pass over the batches of an epoch: forward, backward, and an update for every few batches."""
+"""The training step: forward and backward of a few batches, then an update of the weights."""
 
 from __future__ import annotations
 
@@ -19,22 +19,20 @@ from ..errors import EcgpipeError
 from ..models.resnet import standardise
 from ..tasks.objectives import SINGLE_LABEL, Objective
 from ..types import Batch
-from .cuda_graph import Replay
-from .device import Device
-from .meter import Meter
-from .processes import Ranks
-from .signals import Stop
+from .device import Device, Replay
+from .history import Meter
+from .processes import Ranks, Stop
 
-LOOK = 64  # updates on a GPU between two looks at the losses, since a look waits for the GPU
+READ_LOSSES = 64  # updates on a GPU after which losses are read, which waits for the GPU
 BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
-SHOWN = 8  # keys in a message
+SHOWN_KEYS = 8  # keys in a message
 
 
 class Diverged(EcgpipeError):
-    """A loss that is no number, and the keys of the batch it came from."""
+    """A loss that is no number, with the keys of its batch."""
 
     def __init__(self, loss: float, keys: list[str]) -> None:
-        shown = ", ".join(keys[:SHOWN]) + ("…" if len(keys) > SHOWN else "")
+        shown = ", ".join(keys[:SHOWN_KEYS]) + ("…" if len(keys) > SHOWN_KEYS else "")
         super().__init__(
             f"the training loss became {loss} at the batch of {shown}; lower optimiser.lr, set "
             "clip, or look at these records"
@@ -43,22 +41,22 @@ class Diverged(EcgpipeError):
 
 
 @dataclass(frozen=True)
-class Sums:
-    """What the updates of an epoch came to so far, in this process."""
+class EpochSums:
+    """EpochSums over the updates of an epoch so far, in this process."""
 
     steps: int = 0
-    loss: float = 0.0
-    correct: float = 0.0
-    seen: float = 0.0
+    loss: float = 0.0  # of all items, nats
+    correct: float = 0.0  # decisions
+    seen: float = 0.0  # items
     seconds: float = 0.0  # before this process was started
 
     @property
     def mean_loss(self) -> float:
-        """Of an item."""
+        """Loss of an item, nats."""
         return self.loss / self.seen if self.seen else float("nan")
 
-    def over(self, ranks: Ranks) -> Sums:
-        """The mean of all processes' sums."""
+    def mean_of(self, ranks: Ranks) -> EpochSums:
+        """The mean of the sums of all processes."""
         loss, correct, seen = ranks.means([self.loss, self.correct, self.seen])
         return replace(self, loss=loss, correct=correct, seen=seen)
 
@@ -67,16 +65,16 @@ class Sums:
         return {"train_loss": self.mean_loss, "train_accuracy": self.correct / self.seen}
 
 
-class Result(NamedTuple):
-    """What one batch came to, not awaited."""
+class BatchResult(NamedTuple):
+    """Loss and accuracy of one batch, not yet read from the device."""
 
-    outcome: Tensor  # (2,) float32 on the device: mean loss of an item, number of right answers
+    outcome: Tensor  # (2,) float32 on the device: mean loss of an item, right decisions
     items: int
     keys: Any  # of the items
 
 
-class Pass:
-    """One network and its optimiser, to be taken through epochs."""
+class TrainStep:
+    """Updates a network by batches."""
 
     def __init__(
         self,
@@ -85,11 +83,11 @@ class Pass:
         settings: Training,
         device: Device,
         ranks: Ranks,
-        answer: Objective = SINGLE_LABEL,
+        objective: Objective = SINGLE_LABEL,
     ) -> None:
         self.network, self.optimiser, self.settings = network, optimiser, settings
-        self.device, self.ranks, self.answer = device, ranks, answer
-        self.each = settings.accumulate // ranks.count  # batches of an update in this process
+        self.device, self.ranks, self.objective = device, ranks, objective
+        self.batches_per_update = settings.accumulate // ranks.count  # in this process
         self.norms = [part for part in network.modules() if isinstance(part, BATCH_NORMS)]
         self.momenta = [norm.momentum or 0.0 for norm in self.norms]
         grouped: Any = network
@@ -98,21 +96,21 @@ class Pass:
                 warnings.simplefilter("ignore", FutureWarning)
                 grouped = DistributedDataParallel(grouped, broadcast_buffers=False)
         self.no_sync = grouped.no_sync if ranks.grouped else nullcontext
-        self.plain = self.trained = grouped
+        self.plain = self.compiled = grouped
         if settings.compile != "no":
-            self.trained = torch.compile(grouped, mode=settings.compile)
+            self.compiled = torch.compile(grouped, mode=settings.compile)
         self.replay: Replay | None = None
         own_graphs = settings.compile in ("reduce-overhead", "max-autotune")
-        wanted = settings.cuda_graph and not own_graphs and self.each == 1 and not ranks.grouped
-        if wanted and device.is_gpu:
+        single = self.batches_per_update == 1 and not ranks.grouped
+        if settings.cuda_graph and device.is_gpu and single and not own_graphs:
             self.replay = Replay(lambda batch: self._compute([batch])[0], device)
 
     def updates(
-        self, batches: Iterable[Batch], done: Sums, meter: Meter, stop: Stop
-    ) -> Iterator[Sums]:
-        """Update the weights over and over; gives the sums after every update.
+        self, batches: Iterable[Batch], done: EpochSums, meter: Meter, stop: Stop
+    ) -> Iterator[EpochSums]:
+        """Update the weights by all batches; gives the sums after every update.
 
-        Ends with the batches, or, in all processes alike, behind the update in which one of them
+        Ends with the batches, or, in all processes alike, after the update in which one of them
         was asked to stop.
 
         Raises
@@ -122,28 +120,28 @@ class Pass:
         """
         self.network.train()
         before = done.seconds
-        waiting: list[Result] = []
-        source = self.device.ahead(meter.waiting(batches))
-        while group := list(islice(source, self.each)):
+        pending: list[BatchResult] = []
+        source = self.device.prefetch(meter.waiting(batches))
+        while group := list(islice(source, self.batches_per_update)):
             outcomes = self._update(group)
-            waiting += [
-                Result(outcome, len(batch.y), batch.keys)
+            pending += [
+                BatchResult(outcome, len(batch.y), batch.keys)
                 for outcome, batch in zip(outcomes, group, strict=True)
             ]
             meter.step(sum(len(batch.y) for batch in group))
             ended = self.ranks.any(stop.asked)
             done = replace(done, steps=done.steps + 1, seconds=before + meter.seconds)
-            if not self.device.is_gpu or ended or done.steps % LOOK == 0:
-                done, waiting = _add(done, waiting), []
-                meter.settle()
+            if not self.device.is_gpu or ended or done.steps % READ_LOSSES == 0:
+                done, pending = _add(done, pending), []
+                meter.add_gaps()
             yield done
             if ended:
                 return
-        if waiting:
-            yield _add(done, waiting)
+        if pending:
+            yield _add(done, pending)
 
     def _update(self, group: list[Batch]) -> list[Tensor]:
-        """One update by a few batches; the outcome of each, not awaited."""
+        """One update by a few batches; gives the outcome of each, not yet read."""
         if self.replay and len(group[0].y) == self.settings.batch and self.replay.fits(group[0]):
             return [self.replay(group[0])]
         return self._compute(group)
@@ -152,48 +150,47 @@ class Pass:
         items = sum(len(batch.y) for batch in group)
         outcomes = []
         self.optimiser.zero_grad(set_to_none=True)
-        for place, batch in enumerate(group):
-            self._share_statistics(place, len(group))
-            # Compiled is the network for whole batches alone: each other shape would take minutes.
+        for position, batch in enumerate(group):
+            self._share_statistics(position, len(group))
+            # Compiling takes minutes for each shape: only whole batches use the compiled network.
             whole = len(batch.y) == self.settings.batch
-            with nullcontext() if place + 1 == len(group) else self.no_sync():
-                scores = answers(self.trained if whole else self.plain, batch, self.device)
-                loss = self.answer.losses(scores, batch.y).mean()
+            with nullcontext() if position + 1 == len(group) else self.no_sync():
+                scores = forward(self.compiled if whole else self.plain, batch, self.device)
+                loss = self.objective.losses(scores, batch.y).mean()
                 (loss * (len(batch.y) / items)).backward()
-            right = self.answer.right(scores.detach(), batch.y).sum()
+            right = self.objective.right(scores.detach(), batch.y).sum()
             outcomes.append(torch.stack([loss.detach(), right]))
         if self.settings.clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
         self.optimiser.step()
         return outcomes
 
-    def _share_statistics(self, place: int, count: int) -> None:
-        """Let an update move the running statistics once, by the mean of its batches' statistics.
+    def _share_statistics(self, position: int, count: int) -> None:
+        """Set the momentum so that an update moves the running statistics by its batches' mean.
 
-        Then neither their order matters, nor which process has which of them. With momentum m the
-        last of n batches counts for m / n at momentum m / n, those before it for as much at a
-        momentum that makes up for what the later ones take away.
+        Each of the n batches then counts for m / n at momentum m, whatever their order. Those
+        before the last get a larger momentum, because later batches reduce their share.
         """
-        if self.each == 1:
+        if self.batches_per_update == 1:
             return
         for norm, momentum in zip(self.norms, self.momenta, strict=True):
             share = momentum / count
-            norm.momentum = share / (1 - (count - 1 - place) * share)
+            norm.momentum = share / (1 - (count - 1 - position) * share)
 
 
-def answers(network: Any, batch: Batch, device: Device) -> Tensor:
-    """The scores (n, classes or candidates) of a batch on the device, float32."""
+def forward(network: Any, batch: Batch, device: Device) -> Tensor:
+    """Scores (n, classes or candidates) float32 of a batch on the device."""
     with device.autocast():
         x = standardise(batch.x, batch.scale, batch.offset, batch.length)
         scores: Tensor = network(x) if batch.candidates is None else network(x, batch.candidates)
     return scores.float()
 
 
-def _add(done: Sums, waiting: list[Result]) -> Sums:
-    """Add up what the device has come to; refuse a loss that is no number."""
-    outcomes = torch.stack([result.outcome for result in waiting]).tolist()
+def _add(done: EpochSums, pending: list[BatchResult]) -> EpochSums:
+    """Read the results from the device and add them up; refuse a loss that is no number."""
+    outcomes = torch.stack([result.outcome for result in pending]).tolist()
     loss, correct, seen = done.loss, done.correct, done.seen
-    for (value, right), (_, items, keys) in zip(outcomes, waiting, strict=True):
+    for (value, right), (_, items, keys) in zip(outcomes, pending, strict=True):
         if not np.isfinite(value):
             raise Diverged(value, list(keys))
         loss, correct, seen = loss + value * items, correct + right, seen + items
