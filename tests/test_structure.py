@@ -61,7 +61,7 @@ def test_nothing_imports_flows(path: Path) -> None:
 
 
 def test_the_reader_of_orders_sees_what_is_there() -> None:
-    found = set(_imports(ROOT / "ecgpipe" / "training" / "repeats.py"))
+    found = set(_imports(ROOT / "ecgpipe" / "training" / "finetune.py"))
     assert {
         "functools.cached_property",
         "ecgpipe.models.transfer.transfer",
