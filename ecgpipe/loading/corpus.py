@@ -92,43 +92,53 @@ def open_corpus(
     EcgpipeError
         A store of another kind or rate, damaged files, or nothing left to draw from.
     """
-    shards, rows, notes = [], {}, []
-    for store in stores:
-        recipe = store.shards_recipe
-        if recipe.fs != fs:
-            raise EcgpipeError(
-                f"{store.path}: shards at {recipe.fs:g} Hz where the setting fs says {fs:g}"
-            )
-        check_files(store)
-        by_part: dict[str, list[Source]] = {}
-        left_out = dict.fromkeys((TESTED, BARE, short := f"under {span} samples"), 0)
-        tested = set(unseen.get(recipe.dataset, ()))
-        for row in store.rows():
-            if row["key"] in tested:
-                left_out[TESTED] += 1
-            elif annotated and row["beats"] is None:
-                left_out[BARE] += 1
-            elif row["samples"] < span:
-                left_out[short] += 1
-            else:
-                patient = f"{recipe.dataset}/{row['patient']}"
-                by_part.setdefault(row["part"], []).append(
-                    Source(row["key"], patient, row["samples"])
-                )
-                lead = main_lead(tuple(row["leads"]), recipe.main_lead)
-                rows[f"{patient}/{row['key']}"] = {**row, "lead": lead, "patient_id": patient}
-        symbols = Symbols(recipe.beats, recipe.rhythms)
-        shards += [
-            Shard(store.shard(part), symbols, recipe.main_lead, tuple(records))
-            for part, records in by_part.items()
-        ]
-        notes += [
-            f"{recipe.dataset}: {count:,} records {why} left out"
-            for why, count in left_out.items()
-            if count
-        ]
-    if not shards:
+    found = [_records_of(store, fs, span, annotated, unseen) for store in stores]
+    corpus = Corpus(
+        shards=[shard for one in found for shard in one.shards],
+        rows={name: row for one in found for name, row in one.rows.items()},
+        notes=[note for one in found for note in one.notes],
+    )
+    if not corpus.shards:
         raise EcgpipeError(
-            "no record to draw frames from: " + "; ".join(notes or ["the shards are empty"])
+            "no record to draw frames from: " + "; ".join(corpus.notes or ["the shards are empty"])
         )
+    return corpus
+
+
+def _records_of(
+    store: Store, fs: float, span: int, annotated: bool, unseen: Mapping[str, Collection[str]]
+) -> Corpus:
+    """The records of one store; the parameters are those of :func:`open_corpus`."""
+    recipe = store.shards_recipe
+    if recipe.fs != fs:
+        raise EcgpipeError(
+            f"{store.path}: shards at {recipe.fs:g} Hz where the setting fs says {fs:g}"
+        )
+    check_files(store)
+    rows: dict[str, dict[str, Any]] = {}
+    by_part: dict[str, list[Source]] = {}
+    left_out = dict.fromkeys((TESTED, BARE, short := f"under {span} samples"), 0)
+    tested = set(unseen.get(recipe.dataset, ()))
+    for row in store.rows():
+        if row["key"] in tested:
+            left_out[TESTED] += 1
+        elif annotated and row["beats"] is None:
+            left_out[BARE] += 1
+        elif row["samples"] < span:
+            left_out[short] += 1
+        else:
+            patient = f"{recipe.dataset}/{row['patient']}"
+            by_part.setdefault(row["part"], []).append(Source(row["key"], patient, row["samples"]))
+            lead = main_lead(tuple(row["leads"]), recipe.main_lead)
+            rows[f"{patient}/{row['key']}"] = {**row, "lead": lead, "patient_id": patient}
+    symbols = Symbols(recipe.beats, recipe.rhythms)
+    shards = [
+        Shard(store.shard(part), symbols, recipe.main_lead, tuple(records))
+        for part, records in by_part.items()
+    ]
+    notes = [
+        f"{recipe.dataset}: {count:,} records {why} left out"
+        for why, count in left_out.items()
+        if count
+    ]
     return Corpus(shards, rows, notes)

@@ -63,7 +63,7 @@ def panels(lines: Sequence[Curve], base: Curve | None, ylabel: str) -> list[str]
                 for name in ("get_xlim", "get_ylim"))  # fmt: skip
         for _, axes in drawn:
             axes.set_xlim(x.min(), x.max())
-            axes.set_ylim(y.min(), min(y.max(), 1.0))
+            axes.set_ylim(max(y.min(), 0.0), min(y.max(), 1.0))  # scores
             axes.legend(loc="lower right")
         return [svg(figure) for figure, _ in drawn]
 
@@ -75,7 +75,7 @@ def _axes_of(
     axes = figure.add_subplot(xlabel="epoch", ylabel=ylabel)
     for line in lines:
         _draw(axes, line)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.yaxis.set_major_locator(MaxNLocator(8, steps=_STEPS))
     axes.margins(x=0.02)
     return figure, axes
