@@ -238,7 +238,7 @@ def test_the_worst_recordings_come_first_over_all_runs(tmp_path: Path) -> None:
     for item in shown:
         assert item.wrong_text == f"{wrong[item.example.key]} of 6 repeats wrong"
     page = write_report([one, two], tmp_path / "r.html")["html"].read_text()
-    assert page.count('class="trace"') == 3 * 6  # 30 of their 36 s
+    assert page.count(shown[0].plot(3)) == 6  # the same signal in all; 30 of their 36 s
     assert page.count("36.0 s at 250 Hz, the first 30 s drawn") == 6
 
 
