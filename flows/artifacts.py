@@ -1,9 +1,9 @@
-"""What a run's page on Prefect's server shows of a step: how far it is, what it made, how it went.
+"""Artifacts of a step: how far it is, what it made, how it ended.
 
-Artifacts are made once and then kept up to date in place, so that a page has one of each however
-long the run. They are named after what the step makes: ``data/archive/mitdb`` has the artifacts
-``data-archive-mitdb`` (the story), ``data-archive-mitdb-progress`` and, if records were refused,
-``data-archive-mitdb-refused``.
+An artifact is created once and then updated, so that the page of a run has one of each kind.
+Their keys come from the output of the step: ``data/archive/mitdb`` has the artifacts
+``data-archive-mitdb`` (a page of text), ``data-archive-mitdb-progress`` and, if records were
+refused, ``data-archive-mitdb-refused``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 
 from ecgpipe.reports.text import plain
-from flows.story import refused, story
+from flows.page import page_text, refused_records
 
 Kind = Literal["markdown", "progress", "table"]
 KINDS: dict[Kind, Any] = {
@@ -31,61 +31,62 @@ KINDS: dict[Kind, Any] = {
     "progress": ProgressArtifact,
     "table": TableArtifact,
 }
-EVERY = 5.0  # s between two updates of the progress
-REDRAWN = 30.0  # s between two updates of the page, whose figures take some work
-_LINE = re.compile(
+PROGRESS_INTERVAL = 5.0  # s between two updates of the progress
+PAGE_INTERVAL = 30.0  # s between two updates of the page, whose figures take longer
+_PROGRESS_LINE = re.compile(
     r"(?:prepare|shard|pretrain|finetune) \S+(?P<within>(?: (?:epoch )?\d+/[1-9]\d*)*): "
     r"(?:epoch )?(?P<done>\d+/[1-9]\d*)\b"
 )
 
 
-def name_of(path: str) -> str:
-    """Name of the artifact of what lies at a path: its last three parts, as a key has to be."""
+def key_of(path: str) -> str:
+    """Key of the artifact for an output: the last three parts of its path."""
     last = "/".join(path.rstrip("/").split("/")[-3:])
     return re.sub(r"[^a-z0-9]+", "-", last.lower()).strip("-")
 
 
-def share(line: str) -> float | None:
-    """How much of a step is done, 0 to 1, by one of its lines; None where the line does not say.
+def done_share(line: str) -> float | None:
+    """Share of a step that is done, 0 to 1, from a line of its output; None if it does not say.
 
     ``finetune beat 2/10 epoch 3/200: 12/90 updates  loss .3`` is 12 of 90 within the third of 200
     within the second of 10.
     """
-    found = _LINE.match(line)
+    found = _PROGRESS_LINE.match(line)
     if not found:
         return None
     done, total = map(int, found["done"].split("/"))
-    part = done / total
+    share = done / total
     for number, of in reversed(re.findall(r"(\d+)/(\d+)", found["within"])):
-        part = (int(number) - 1 + part) / int(of)
-    return part
+        share = (int(number) - 1 + share) / int(of)
+    return share
 
 
 @contextmanager
-def spared(key: str) -> Iterator[None]:
-    """Make what goes wrong with an artifact a warning: no page is worth the end of a training."""
+def errors_as_warnings(key: str) -> Iterator[None]:
+    """Log an error about an artifact as a warning, because it must not end a training."""
     try:
         yield
     except Exception as error:
         get_run_logger().warning("artifact %s is not up to date: %s", key, error)
 
 
-class Live:
-    """An artifact of the run at hand: made when it is first shown, then kept up to date."""
+class Artifact:
+    """An artifact of the current run: created by the first :meth:`show`, then updated."""
 
     def __init__(self, kind: Kind, key: str) -> None:
         self.kind, self.key = kind, key
         self.id: UUID | None = None
 
-    def show(self, value: Any, about: str) -> None:
-        """Show a value, with a line about it; call it within :func:`spared`, with the drawing."""
-        about = plain(about)
+    def show(self, value: Any, description: str) -> None:
+        """Set value and description; call it within :func:`errors_as_warnings`."""
+        description = plain(description)
         if self.id is None:
-            new = KINDS[self.kind](key=self.key, description=about, **{self.kind: value})
+            new = KINDS[self.kind](key=self.key, description=description, **{self.kind: value})
             self.id = new.create().id
         else:
             with get_client(sync_client=True) as client:
-                client.update_artifact(self.id, ArtifactUpdate(data=value, description=about))
+                update = ArtifactUpdate(data=value, description=description)
+                client.update_artifact(self.id, update)
 
 
 class StepArtifacts:
@@ -93,34 +94,34 @@ class StepArtifacts:
 
     def __init__(self, command: Sequence[str], output: Path, key: str) -> None:
         self.command, self.output, self.key = shlex.join(("ecgpipe", *command)), output, key
-        self.page = Live("markdown", key)
-        self.progress = Live("progress", f"{key}-progress")
-        self._told = self._drawn = float("-inf")
+        self.page = Artifact("markdown", key)
+        self.progress = Artifact("progress", f"{key}-progress")
+        self._progress_time = self._page_time = float("-inf")
 
-    def hear(self, line: str) -> None:
-        """Take in a line of the step."""
-        part, now = share(line), time.monotonic()
-        if part is None:
+    def update(self, line: str) -> None:
+        """Show the progress that a line of the step's output reports."""
+        share, now = done_share(line), time.monotonic()
+        if share is None:
             return
-        if now - self._told >= EVERY:
-            self._told = now
-            with spared(self.progress.key):
-                self.progress.show(round(100 * part, 1), line)
-        if now - self._drawn >= REDRAWN:
-            self._drawn = now
-            self._show("Running", line)
+        if now - self._progress_time >= PROGRESS_INTERVAL:
+            self._progress_time = now
+            with errors_as_warnings(self.progress.key):
+                self.progress.show(round(100 * share, 1), line)
+        if now - self._page_time >= PAGE_INTERVAL:
+            self._page_time = now
+            self._show_page("Running", line)
 
-    def end(self, state: str, message: str, done: bool = False) -> None:
-        """Show how the step ended; ``done`` is whether it did what it should."""
-        if done and self.progress.id:
-            with spared(self.progress.key):
+    def finish(self, state: str, message: str, completed: bool = False) -> None:
+        """Show the final state of the step."""
+        if completed and self.progress.id:
+            with errors_as_warnings(self.progress.key):
                 self.progress.show(100.0, "done")
-        self._show(state, message)
-        with spared(f"{self.key}-refused"):
-            if rows := refused(self.output) if done else []:
-                about = f"{len(rows)} records of {self.output} that were refused"
-                Live("table", f"{self.key}-refused").show(rows, about)
+        self._show_page(state, message)
+        with errors_as_warnings(f"{self.key}-refused"):
+            if rows := refused_records(self.output) if completed else []:
+                description = f"{len(rows)} records of {self.output} that were refused"
+                Artifact("table", f"{self.key}-refused").show(rows, description)
 
-    def _show(self, state: str, message: str) -> None:
-        with spared(self.page.key):
-            self.page.show(story(self.command, self.output), f"{state}: {message}")
+    def _show_page(self, state: str, message: str) -> None:
+        with errors_as_warnings(self.page.key):
+            self.page.show(page_text(self.command, self.output), f"{state}: {message}")

@@ -1,14 +1,14 @@
-"""What the flows share: a step as a task, with its retries, artifacts and final state."""
+"""What the flows share: parameter types, and a step as a task with retries and artifacts."""
 
 from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from prefect import get_run_logger, task
+from prefect import Task, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import TaskRun
 from prefect.exceptions import FailedRun
@@ -19,132 +19,141 @@ from pydantic import BeforeValidator, Field
 
 from ecgpipe.config import Settings
 from ecgpipe.errors import BUSY, DAMAGED, INTERRUPTED, MISTAKE, REFUSED, UNREACHABLE, EcgpipeError
+from ecgpipe.experiments.processes import Gpus, Processes
 from ecgpipe.files.paths import to_path
-from flows.artifacts import StepArtifacts, name_of
-from flows.process import ending, execute
+from flows.artifacts import StepArtifacts, key_of
 
 
-def _text(value: object) -> object:
+def _path_to_text(value: object) -> object:
     return str(value) if isinstance(value, Path) else value
 
 
-Place = Annotated[str, BeforeValidator(_text), Field(min_length=1)]  # a path or a URL
+PathOrUrl = Annotated[str, BeforeValidator(_path_to_text), Field(min_length=1)]
 Workers = Annotated[int, Field(ge=1)] | None  # processes; None is one per core
-# Names of final states, beside Prefect's own: the step refused some records; something outside
-# ended it; a remote file could not be read; another process writes to the same folder.
-SOME_REFUSED, KILLED, AWAY, TAKEN = "SomeRefused", "Killed", "Unreachable", "Busy"
+# Names of final states, in addition to Prefect's own, and the exit codes that they stand for.
+SOME_REFUSED, KILLED, UNREACHABLE_FILE, LOCKED = "SomeRefused", "Killed", "Unreachable", "Busy"
+STOPPED = "Stopped"  # the flow run was cancelled or interrupted
+STOPPED_MESSAGE = "ended with its flow run; running it again continues it"
 CODES = {
     "Completed": 0,
     SOME_REFUSED: REFUSED,
     KILLED: INTERRUPTED,
-    AWAY: UNREACHABLE,
-    TAKEN: BUSY,
+    UNREACHABLE_FILE: UNREACHABLE,
+    LOCKED: BUSY,
 }
 NAMES = {code: name for name, code in CODES.items()}
-TOLD = (MISTAKE, DAMAGED, BUSY, UNREACHABLE)  # exit codes whose reason is the step's last line
-TRIES = 6  # the waits between them come to five minutes at least
+EXPLAINED = (MISTAKE, DAMAGED, BUSY, UNREACHABLE)  # exit codes with the reason in the last line
+TRIES = 6  # the delays between them add up to at least five minutes
+GRACE = 20.0  # s for a step to end after SIGTERM; Prefect gives a cancelled flow run 30
 
 
-def _tells_more(record: logging.LogRecord) -> bool:
-    """Whether a log record is more than the stack trace of a failed state, logged in words before.
+def _is_not_repeated(record: logging.LogRecord) -> bool:
+    """False for the stack trace of a failed state, whose message was logged before.
 
-    A worker's flow run raises its final state once more, and Prefect logs where.
+    A worker's flow run raises its final state as an exception, and Prefect logs its stack trace.
     """
     return not (record.exc_info and isinstance(record.exc_info[1], FailedRun))
 
 
 for name in ("prefect.flow_runs", "prefect.engine"):
-    logging.getLogger(name).addFilter(_tells_more)
+    logging.getLogger(name).addFilter(_is_not_repeated)
 
 
-def _may_help(_task: object, run: TaskRun, state: State) -> bool:
-    """Whether to try again: what was killed, once; a network that is away, a while longer."""
-    if ending():
-        return False
-    return state.name == AWAY or (state.name == KILLED and run.run_count == 1)
+def new_processes(gpus: Gpus | None = None) -> Processes:
+    """Create the child processes of a flow run."""
+    return Processes(gpus, GRACE)
+
+
+def _may_retry(_task: object, run: TaskRun, state: State) -> bool:
+    """True if a retry can help: one for a killed step, several for an unreachable file."""
+    return state.name == UNREACHABLE_FILE or (state.name == KILLED and run.run_count == 1)
 
 
 @task(
     retries=TRIES - 1,
     retry_delay_seconds=exponential_backoff(10),
-    retry_jitter_factor=0.5,  # so that several that lost the network do not come back at once
-    retry_condition_fn=_may_help,
-    cache_policy=NO_CACHE,  # ecgpipe knows by itself what is done
+    retry_jitter_factor=0.5,  # so that several steps do not retry at the same moment
+    retry_condition_fn=_may_retry,
+    cache_policy=NO_CACHE,  # the commands themselves skip what is done
 )
 def step(
-    command: Sequence[str], output: str, environment: Mapping[str, str] | None = None
+    command: Sequence[str],
+    output: str,
+    processes: Processes | None = None,
+    on_start: Callable[[], object] | None = None,
 ) -> State:
-    """Run one ``ecgpipe`` command as a task; its end is a state, never a stack trace."""
+    """Run one ``ecgpipe`` command as a task; failures are returned as a state, never raised."""
     try:
-        where = to_path(output).resolve()
+        path = to_path(output).resolve()
     except EcgpipeError as error:
         return Failed(message=str(error))
-    logger, shown = get_run_logger(), StepArtifacts(command, where, name_of(output))
-    logger.info(shown.command)
+    processes = processes or new_processes()
+    if processes.ending:
+        return Failed(name=STOPPED, message="not started, because the flow run ends")
+    if on_start:
+        on_start()
+    logger, artifacts = get_run_logger(), StepArtifacts(command, path, key_of(output))
+    logger.info(artifacts.command)
 
-    def hear(line: str) -> None:
+    def on_line(line: str) -> None:
         logger.info(line)
-        shown.hear(line)
+        artifacts.update(line)
 
     try:
-        code, last = execute(command, hear, environment)
+        code, last = processes.run(command, on_line)
     except BaseException:  # the flow run was cancelled, or Ctrl-C
-        shown.end("Stopped", "from outside; running it again continues it")
+        artifacts.finish(STOPPED, STOPPED_MESSAGE)
         raise
-    state = _end_of(command, where, code, last)
-    shown.end(state.name or "", state.message or "", done=state.is_completed())
+    state = _final_state(command, path, code, last)
+    if processes.ending and not state.is_completed():
+        state = Failed(name=STOPPED, message=STOPPED_MESSAGE)
+    artifacts.finish(state.name or "", state.message or "", state.is_completed())
     return state
 
 
-def _end_of(command: Sequence[str], output: Path, code: int, last: str) -> State:
-    """The state that a command's exit code and last line stand for."""
-    if code == 0:  # the command sums up what it made, but for a page
+def _final_state(command: Sequence[str], output: Path, code: int, last: str) -> State:
+    """Translate a command's exit code and last line into a state."""
+    if code == 0:  # the last line sums up what was made; a report prints file names instead
         return Completed(message=last if last and output.suffix != ".html" else str(output))
     if code == REFUSED:
         message = f"{output}, but some records were refused"
         return Completed(name=SOME_REFUSED, message=message)
-    written = shlex.join(("ecgpipe", *command))
+    typed = shlex.join(("ecgpipe", *command))
     if code < 0 or code == INTERRUPTED:
         by = f"signal {-code}" if code < 0 else "a signal, its work saved"
-        return Failed(name=KILLED, message=f"{written}: ended by {by}")
-    told = code in TOLD and last.removeprefix("ecgpipe: ")
-    reason = told or f"exit code {code}, its words are above"
-    return Failed(name=NAMES.get(code), message=f"{written}: {reason}")
+        return Failed(name=KILLED, message=f"{typed}: ended by {by}")
+    reason = code in EXPLAINED and last.removeprefix("ecgpipe: ")
+    reason = reason or f"exit code {code}, see the lines above"
+    return Failed(name=NAMES.get(code), message=f"{typed}: {reason}")
 
 
-def run_step(
-    name: str,
-    command: Sequence[str],
-    output: str,
-    after: Iterable[State] = (),
-    environment: Mapping[str, str] | None = None,
-) -> State:
-    """Run one ``ecgpipe`` command as a task of that name; give the state it ended in."""
-    return step.with_options(task_run_name=name)(
-        command, output, environment, wait_for=list(after), return_state=True
-    )
+def named_step(name: str) -> Task[..., State]:
+    """The task :func:`step` with a name for its run."""
+    return step.with_options(task_run_name=name)
 
 
-def outcome(state: State) -> State:
-    """Copy the end of a task as the end of its flow, which would else be a count of its tasks."""
+def run_step(name: str, command: Sequence[str], output: str) -> State:
+    """Run the only step of a flow; its final state is the flow's."""
+    state = named_step(name)(command, output, return_state=True)
+    # Not the state itself, for Prefect would replace it by a count of failed tasks.
     return State(type=state.type, name=state.name, message=state.message)
 
 
 def code_of(state: State) -> int:
-    """The exit code that says the same as the end of a step or flow."""
+    """The exit code that stands for the final state of a step or flow."""
     return CODES.get(state.name or "", MISTAKE)
 
 
 def option(name: str, value: object) -> tuple[str, ...]:
-    """Give a command-line option, or nothing where it has no value."""
+    """A command-line option with its value; nothing for None."""
     return () if value is None else (name, str(value))
 
 
 def assignments(settings: Settings) -> Iterator[str]:
-    """Yield the options ``--set key=value`` for every setting that was given.
+    """Yield ``--set key=value`` for each setting that was given.
 
-    The form of a deployment sends all, with the defaults where nobody chose otherwise. Of those
-    only what differs counts, else they would stand over the preset's.
+    The web form of a deployment sends all settings. Of those only the ones that differ from their
+    defaults count; the others would override the preset.
     """
     form = deployment.id and settings.model_fields_set == type(settings).model_fields.keys()
 

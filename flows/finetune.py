@@ -7,14 +7,17 @@ from prefect.states import State
 
 from ecgpipe.config import FinetuneSettings
 from flows.command import main
-from flows.common import Place, assignments, outcome, run_step
+from flows.common import PathOrUrl, assignments, run_step
 
 DEFAULTS = FinetuneSettings()
 
 
 @flow(name="finetune", flow_run_name="{out}")
 def finetune(
-    shards: Place, out: Place, init: Place = "random", settings: FinetuneSettings = DEFAULTS
+    shards: PathOrUrl,
+    out: PathOrUrl,
+    init: PathOrUrl = "random",
+    settings: FinetuneSettings = DEFAULTS,
 ) -> State:
     """Finetune a network several times, each with fresh training and validation records.
 
@@ -27,7 +30,7 @@ def finetune(
         settings: of the run; what is left out has the paper's value, but statistics is all there
     """
     command = ("finetune", shards, "--out", out, "--init", init, *assignments(settings))
-    return outcome(run_step("finetune", command, out))
+    return run_step("finetune", command, out)
 
 
 if __name__ == "__main__":

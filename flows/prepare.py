@@ -9,7 +9,7 @@ from prefect.states import State
 from pydantic import Field
 
 from flows.command import main
-from flows.common import Place, Workers, option, outcome, run_step
+from flows.common import PathOrUrl, Workers, option, run_step
 
 DataSet = Literal["icentia11k", "mitdb", "cinc2017", "ptbxl", "icbeb2018"]
 Patients = Annotated[str, Field(pattern=r"^\d+(-\d+)?(, *\d+(-\d+)?)*$")] | None
@@ -20,7 +20,7 @@ Segments = Annotated[int, Field(ge=1)] | None
 def prepare(
     dataset: DataSet,
     source: str,
-    archive: Place,
+    archive: PathOrUrl,
     patients: Patients = None,
     segments: Segments = None,
     qrs: Literal["sleepecg", "gqrs"] = "sleepecg",
@@ -49,7 +49,7 @@ def prepare(
         *option("--workers", workers),
         *option("--dask", dask),
     )
-    return outcome(run_step("prepare", command, archive))
+    return run_step("prepare", command, archive)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from ecgpipe.config import PretrainSettings
 from flows.command import main
-from flows.common import Place, assignments, option, outcome, run_step
+from flows.common import PathOrUrl, assignments, option, run_step
 
 DEFAULTS = PretrainSettings()
 Pretraining = Literal[
@@ -23,8 +23,8 @@ Pretraining = Literal[
 
 @flow(name="pretrain", flow_run_name="{out}")
 def pretrain(
-    shards: Annotated[list[Place], Field(min_length=1)],
-    out: Place,
+    shards: Annotated[list[PathOrUrl], Field(min_length=1)],
+    out: PathOrUrl,
     preset: Pretraining | None = None,
     settings: PretrainSettings = DEFAULTS,
 ) -> State:
@@ -40,7 +40,7 @@ def pretrain(
     """
     choices = (*option("--preset", preset), *assignments(settings))
     command = ("pretrain", *shards, "--out", out, *choices)
-    return outcome(run_step("pretrain", command, out))
+    return run_step("pretrain", command, out)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,13 @@ from prefect.states import State
 from pydantic import Field
 
 from flows.command import main
-from flows.common import Place, outcome, run_step
+from flows.common import PathOrUrl, run_step
 
 
 @flow(name="report", flow_run_name="{out}")
-def report(runs: Annotated[list[Place], Field(min_length=1)], out: Place = "report.html") -> State:
+def report(
+    runs: Annotated[list[PathOrUrl], Field(min_length=1)], out: PathOrUrl = "report.html"
+) -> State:
     """Compare runs in one HTML file, from the predictions that they saved.
 
     Args:
@@ -21,7 +23,7 @@ def report(runs: Annotated[list[Place], Field(min_length=1)], out: Place = "repo
         out: the file of the report
     """
     command = ("report", *runs, "--out", out)
-    return outcome(run_step("report", command, out))
+    return run_step("report", command, out)
 
 
 if __name__ == "__main__":

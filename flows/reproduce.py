@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-from contextvars import copy_context
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from functools import partial
-from threading import Lock
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from prefect import flow
+from prefect.futures import PrefectConcurrentFuture, wait
 from prefect.states import Completed, Failed, State
+from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
-from ecgpipe.errors import EcgpipeError, Interrupted
-from ecgpipe.experiments.execute import Gpus, run
+from ecgpipe.errors import EcgpipeError
 from ecgpipe.experiments.plan import Step, plan
+from ecgpipe.experiments.processes import TRAINING, Gpus
 from ecgpipe.files.paths import to_path
-from ecgpipe.reports.text import markdown
-from flows.artifacts import Live, name_of, spared
+from ecgpipe.reports.text import DASH, markdown
+from flows.artifacts import PROGRESS_INTERVAL, Artifact, errors_as_warnings, key_of
 from flows.command import main
-from flows.common import KILLED, NAMES, SOME_REFUSED, Place, code_of, run_step
-from flows.process import begin_steps, end_steps
+from flows.common import SOME_REFUSED, PathOrUrl, named_step, new_processes
 
 Experiment = Literal[
     "table1", "table2", "table3", "table4", "table5", "figure3", "paper",
     "demo", "smoke", "real", "small",
 ]  # fmt: skip
+
+
+Row = tuple[str, str, str, str]  # step, state, duration, result
+Future = PrefectConcurrentFuture[Any]
 
 
 def planned(preset: str, out: str, data: str | None, only: str, jobs: int = 1) -> list[Step]:
@@ -37,90 +40,125 @@ def planned(preset: str, out: str, data: str | None, only: str, jobs: int = 1) -
 @flow(name="reproduce", flow_run_name="{out}")
 def reproduce(
     preset: Experiment = "demo",
-    out: Place = "demo",
-    data: Place | None = None,
+    out: PathOrUrl = "demo",
+    data: PathOrUrl | None = None,
     only: str = "*",
     jobs: Annotated[int, Field(ge=1)] = 1,
 ) -> State:
     """Run a whole experiment: recordings, archive, shards, pretraining, finetuning, report.
 
-    What is done is skipped, so running this again continues, also on another machine that has
-    the folder. A step that fails stops only those that need it.
+    Finished steps are skipped, so running this again continues, also on another machine that has
+    the folder. A step that fails stops only the steps that need it.
 
     Args:
         preset: a table of the paper, all of them (paper), or a smaller experiment: demo and
-            smoke make up their recordings, the others take those in the folder data
+            smoke simulate their recordings, the others take those in the folder data
         out: folder for everything that the experiment makes
         data: folder with the real data sets, each in a folder of its own name
         only: shell pattern for the names of finetunings, such as random*; the others are left out
-        jobs: trainings at once
+        jobs: number of concurrent trainings
     """
     try:
         steps = planned(preset, out, data, only)
     except EcgpipeError as error:
         return Failed(message=str(error))
     overview = Overview(steps, out)
-    states = overview.states
-    context = copy_context()  # steps run in threads, which know nothing of the flow's run
-    gpus = Gpus()
+    futures: dict[str, Future] = {}
+    processes = new_processes(Gpus())
+    # Trainings share the GPUs; each of the other steps uses all cores, so one runs at a time.
+    trainings, others = ThreadPoolTaskRunner[State](jobs), ThreadPoolTaskRunner[State](1)
+    with trainings, others:
+        try:
+            for step in _submission_order(steps):
+                parameters = {
+                    "command": step.command,
+                    "output": str(step.output),
+                    "processes": processes,
+                    "on_start": partial(overview.start, step.name),
+                }
+                runner = trainings if step.stage in TRAINING else others
+                needs = [futures[name] for name in step.needs]
+                futures[step.name] = runner.submit(named_step(step.name), parameters, needs)
+            overview.follow(futures)
+        except BaseException:  # cancelled, SIGTERM or Ctrl-C
+            processes.end()
+            wait(list(futures.values()))  # steps that have not started end at once
+            raise
+    return _final_state(steps, {name: future.state for name, future in futures.items()})
 
-    def one(step: Step) -> int:
-        after = [states[name] for name in step.needs]
-        start = time.monotonic()
-        context.copy().run(overview.begun, step)
-        with gpus.lent(step) as environment:
-            call = partial(run_step, step.name, step.command, str(step.output), after, environment)
-            state = context.copy().run(call)
-        context.copy().run(overview.ended, step, state, time.monotonic() - start)
-        return code_of(state)
 
-    begin_steps()
-    try:
-        refused = run(steps, one, jobs, end_steps)
-    except Interrupted as end:
-        return Failed(name=KILLED, message=f"a step was ended from outside; {end}")
-    except EcgpipeError as error:
-        failed = {name: s for name, s in states.items() if not s.is_completed()}
-        message = "; ".join(f"step {n}: {s.message}" for n, s in failed.items())
-        return Failed(name=NAMES.get(error.code), message=message)
+def _submission_order(steps: Sequence[Step]) -> list[Step]:
+    """Order steps so that a training comes right after the last step that it needs.
+
+    A submitted task occupies a thread of its runner while it waits for others.
+    """
+    index = {step.name: number for number, step in enumerate(steps)}
+
+    def position(step: Step) -> float:
+        last_need = max((index[name] for name in step.needs), default=-1)
+        return last_need + 0.5 if step.stage in TRAINING else index[step.name]
+
+    return sorted(steps, key=position)
+
+
+def _final_state(steps: Sequence[Step], states: dict[str, State]) -> State:
+    """Sum up the states of the steps; those that were not started are neither."""
+    failed = {name: state for name, state in states.items() if state.is_final()}
+    failed = {name: state for name, state in failed.items() if not state.is_completed()}
+    if failed:
+        message = "; ".join(f"step {name}: {state.message}" for name, state in failed.items())
+        names = {state.name for state in failed.values()}
+        return Failed(name=names.pop() if len(names) == 1 else None, message=message)
     message = f"the report is {steps[-1].output.resolve()}"
+    refused = [name for name, state in states.items() if state.name == SOME_REFUSED]
     if refused:
-        names = ", ".join(step.name for step in refused)
-        return Completed(name=SOME_REFUSED, message=f"{message}; records were refused by {names}")
+        message += f"; records were refused by {', '.join(refused)}"
+        return Completed(name=SOME_REFUSED, message=message)
     return Completed(message=message)
 
 
 class Overview:
-    """The artifacts of the whole experiment: a table of its steps, and how many are done."""
+    """The artifacts of the whole experiment: a table of its steps, and how many have ended."""
 
     def __init__(self, steps: Sequence[Step], out: str) -> None:
-        self.states: dict[str, State] = {}
-        self._rows = {step.name: ("–", "–", str(step.output)) for step in steps}
-        self._table = Live("markdown", name_of(out))
-        self._progress = Live("progress", f"{name_of(out)}-progress")
-        self._lock = Lock()  # steps run in threads
+        self._outputs = {step.name: step.output for step in steps}
+        self._started: dict[str, datetime] = {}
+        self._table = Artifact("markdown", key_of(out))
+        self._progress = Artifact("progress", f"{key_of(out)}-progress")
+        self._shown: list[Row] = []
 
-    def begun(self, step: Step) -> None:
-        """Show that a step runs."""
-        with self._lock:
-            self._rows[step.name] = ("Running", "–", str(step.output))
-            self._show()
+    def start(self, name: str) -> None:
+        """Note that a step starts; called in its thread."""
+        self._started.setdefault(name, datetime.now(UTC))  # a retry does not count
 
-    def ended(self, step: Step, state: State, seconds: float) -> None:
-        """Show how a step ended."""
-        with self._lock:
-            self.states[step.name] = state
-            result = (state.message or "").removeprefix(f"{step.output}: ")  # its own words
-            self._rows[step.name] = (state.name or "", f"{seconds:,.0f} s", result)
-            self._show()
+    def follow(self, futures: Mapping[str, Future]) -> None:
+        """Keep the artifacts up to date until all steps have ended."""
+        while running := [f for f in futures.values() if not f.wrapped_future.done()]:
+            running[0].wait(PROGRESS_INTERVAL)
+            self._show(futures)
 
-    def _show(self) -> None:
-        done, total = len(self.states), len(self._rows)
-        about = f"{done} of {total} steps have ended"
-        rows = [(name, *row) for name, row in self._rows.items()]
-        with spared(self._table.key):
-            self._table.show(markdown(("step", "state", "took", "result"), rows), about)
-            self._progress.show(round(100 * done / total, 1), about)
+    def _show(self, futures: Mapping[str, Future]) -> None:
+        rows = [self._row(name, future) for name, future in futures.items()]
+        if rows == self._shown:
+            return
+        self._shown = rows
+        ended = sum(row[2] != DASH for row in rows)
+        description = f"{ended} of {len(rows)} steps have ended"
+        with errors_as_warnings(self._table.key):
+            table = markdown(("step", "state", "took", "result"), rows)
+            self._table.show(table, description)
+            self._progress.show(round(100 * ended / len(rows), 1), description)
+
+    def _row(self, name: str, future: Future) -> Row:
+        started, output = self._started.get(name), str(self._outputs[name])
+        if started is None:
+            return name, DASH, DASH, output
+        if not future.wrapped_future.done():
+            return name, "Running", DASH, output
+        state: State = future.wrapped_future.result()
+        seconds = (state.timestamp - started).total_seconds()
+        result = (state.message or "").removeprefix(f"{output}: ")
+        return name, state.name or "", f"{seconds:,.0f} s", result
 
 
 if __name__ == "__main__":

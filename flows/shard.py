@@ -9,15 +9,15 @@ from prefect.states import State
 from pydantic import Field
 
 from flows.command import main
-from flows.common import Place, Workers, option, outcome, run_step
+from flows.common import PathOrUrl, Workers, option, run_step
 
 Statements = Literal["rhythm", "form", "diagnostic", "superclass", "subclass", "all"]
 
 
 @flow(name="shard", flow_run_name="{shards}")
 def shard(
-    archive: Place,
-    shards: Place,
+    archive: PathOrUrl,
+    shards: PathOrUrl,
     fs: Annotated[float, Field(ge=1)] = 250,
     codec: Literal["pcodec", "zstd", "lz4"] = "pcodec",
     statements: Statements | None = None,
@@ -42,7 +42,7 @@ def shard(
         *option("--dask", dask),
     )
     command = ("shard", archive, shards, *choices)
-    return outcome(run_step("shard", command, shards))
+    return run_step("shard", command, shards)
 
 
 if __name__ == "__main__":

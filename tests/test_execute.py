@@ -18,8 +18,9 @@ from command_line import PATIENCE, wait_until
 
 from ecgpipe.errors import BUSY, DAMAGED, INTERRUPTED, UNREACHABLE, EcgpipeError, Interrupted
 from ecgpipe.experiments import execute
-from ecgpipe.experiments.execute import Gpus, Processes, room, rooms, run
+from ecgpipe.experiments.execute import run
 from ecgpipe.experiments.plan import Stage, Step, plan
+from ecgpipe.experiments.processes import Gpus, Processes, default_jobs, gpu_capacity
 
 
 class Recorder:
@@ -100,7 +101,7 @@ def test_refused_records_do_not_stop_it_and_the_steps_are_named(
         (2, "ended with exit code 2"),
         (
             -9,
-            "was killed by signal 9, for want of memory perhaps; the same command continues",
+            "was killed by signal 9, perhaps because memory ran out; the same command continues",
         ),
         (-11, "was killed by signal 11; the same command continues"),
     ],
@@ -109,7 +110,7 @@ def test_a_failure_stops_what_needs_it_alone(code: int, told: str) -> None:
     runner = Recorder(pretrain_beat_2048=code)
     message = (
         f"step pretrain/beat-2048 {told}; by hand: ecgpipe pretrain .*; "
-        "not begun: finetune/beat-2048, report"
+        "not started: finetune/beat-2048, report"
     )
     with pytest.raises(EcgpipeError, match=message):
         run(DEMO, runner)
@@ -163,7 +164,7 @@ STEP = Step("verify", ("verify", "a store"), (), Path("x"), "report")
 
 def test_a_command_runs_as_a_process_of_this_python(python: Path, tmp_path: Path) -> None:
     _script(python, f'echo "$@" > {tmp_path}/arguments\nexit 3')
-    assert Processes().run(STEP) == 3
+    assert Processes().run(STEP.command) == (3, "")
     assert (tmp_path / "arguments").read_text() == "-m ecgpipe verify a store\n"
 
 
@@ -172,7 +173,7 @@ def test_a_folder_that_another_process_writes_to_is_awaited(
 ) -> None:
     monkeypatch.setattr(execute, "RETRY", 0.01)
     _script(python, f"echo x >> {tmp_path}/n; test $(wc -l < {tmp_path}/n) -ge 3 || exit {BUSY}")
-    assert Processes().run(STEP) == 0
+    execute.execute([STEP], jobs=1)
     assert (tmp_path / "n").read_text() == "x\n" * 3
 
 
@@ -193,35 +194,39 @@ def _free(count: int, stage: Stage = "finetune") -> list[Step]:
 def test_trainings_are_dealt_to_the_gpus(fit: dict[str, int], dealt: str) -> None:
     gpus = Gpus(lambda: fit)
     with ExitStack() as running:
-        lent = [running.enter_context(gpus.lent(step)) for step in _free(len(dealt))]
+        lent = [running.enter_context(gpus.assigned(step.stage)) for step in _free(len(dealt))]
     assert [gpu["CUDA_VISIBLE_DEVICES"] for gpu in lent] == list(dealt)
 
 
 def test_a_gpu_that_is_given_back_is_dealt_again() -> None:
     gpus = Gpus(lambda: {"GPU-a": 3, "GPU-b": 3})
     a, b, c = _free(3)
-    with pytest.raises(ValueError, match="training"), gpus.lent(a), gpus.lent(b) as second:
+    with (
+        pytest.raises(ValueError, match="training"),
+        gpus.assigned(a.stage),
+        gpus.assigned(b.stage) as second,
+    ):
         assert second == {"CUDA_VISIBLE_DEVICES": "GPU-b"}
         raise ValueError("training")
-    with gpus.lent(c) as third, gpus.lent(a) as fourth:
+    with gpus.assigned(c.stage) as third, gpus.assigned(a.stage) as fourth:
         assert [third, fourth] == [{"CUDA_VISIBLE_DEVICES": name} for name in ("GPU-a", "GPU-b")]
 
 
 def test_nothing_is_dealt_where_there_is_nothing_to_choose() -> None:
     (training,), (report,) = _free(1), _free(1, "report")
     for fit in ({}, {"3": 6}):
-        with Gpus(lambda fit=fit: fit).lent(training) as said:
+        with Gpus(lambda fit=fit: fit).assigned(training.stage) as said:
             assert said == {}
-    with Gpus(lambda: {"0": 6, "1": 6}).lent(report) as said:
+    with Gpus(lambda: {"0": 6, "1": 6}).assigned(report.stage) as said:
         assert said == {}
 
 
 @pytest.fixture
 def asked() -> Iterator[None]:
     """Let the GPUs be asked anew, and forget the answer."""
-    rooms.cache_clear()
+    gpu_capacity.cache_clear()
     yield
-    rooms.cache_clear()
+    gpu_capacity.cache_clear()
 
 
 @pytest.fixture
@@ -243,20 +248,20 @@ def four_gpus(asked: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_without_a_gpu_there_is_room_for_one(asked: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert rooms() == {}
-    assert room() == 1
+    assert gpu_capacity() == {}
+    assert default_jobs() == 1
 
 
 def test_the_room_is_that_of_all_gpus(four_gpus: None) -> None:
-    assert rooms() == {"0": 6, "1": 3, "2": 0, "3": 6}
-    assert room() == 15
+    assert gpu_capacity() == {"0": 6, "1": 3, "2": 0, "3": 6}
+    assert default_jobs() == 15
 
 
 def test_gpus_have_the_names_by_which_they_are_visible(
     four_gpus: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, GPU-8932f937,MIG-1,0,-1,2")
-    assert rooms() == {"5": 6, "GPU-8932f937": 3, "MIG-1": 0, "0": 6}
+    assert gpu_capacity() == {"5": 6, "GPU-8932f937": 3, "MIG-1": 0, "0": 6}
 
 
 def test_processes_that_train_get_their_gpu(four_gpus: None, python: Path, tmp_path: Path) -> None:
@@ -266,9 +271,8 @@ def test_processes_that_train_get_their_gpu(four_gpus: None, python: Path, tmp_p
         f'echo "$3$4 ${{CUDA_VISIBLE_DEVICES-all}}" >> {tmp_path}/dealt\n'
         f"while test $(grep -c finetune {tmp_path}/dealt) -lt 4; do sleep 0.05; done",
     )
-    processes = Processes()
-    run(_free(4), processes.run, 4, processes.stop)
-    assert processes.run(STEP) == 0
+    execute.execute(_free(4), 4)
+    execute.execute([STEP], 4)
     said = [line.split() for line in (tmp_path / "dealt").read_text().splitlines()]
     assert sorted(gpu for _, gpu in said[:4]) == ["0", "0", "1", "3"]
     assert said[4:] == [["verifya", "store", "all"]]
@@ -276,7 +280,7 @@ def test_processes_that_train_get_their_gpu(four_gpus: None, python: Path, tmp_p
 
 def test_what_ends_the_plan_ends_its_processes(asked: None, python: Path, tmp_path: Path) -> None:
     _script(python, f'test "$1" != -c || exit 1; echo $$ >> {tmp_path}/pids; exec sleep 300')
-    processes = Processes()
+    processes = Processes(Gpus())
 
     def stop_soon() -> None:
         pids = tmp_path / "pids"
@@ -285,11 +289,11 @@ def test_what_ends_the_plan_ends_its_processes(asked: None, python: Path, tmp_pa
 
     threading.Thread(target=stop_soon).start()
     with pytest.raises(KeyboardInterrupt):
-        run(_free(2), processes.run, 2, processes.stop)
+        run(_free(2), lambda step: processes.run(step.command)[0], 2, processes.end)
     for pid in (tmp_path / "pids").read_text().split():
         with pytest.raises(ProcessLookupError):
             os.kill(int(pid), 0)
-    assert processes.run(STEP) == INTERRUPTED  # nothing begins behind it
+    assert processes.run(STEP.command) == (INTERRUPTED, "")  # nothing begins behind it
 
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}

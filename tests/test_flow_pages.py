@@ -15,9 +15,9 @@ from prefect.client.orchestration import get_client  # isort: skip
 from run_folders import finetune as finetuned
 
 from ecgpipe.reports.results import summary
+from flows.page import page_text
 from flows.prepare import prepare
 from flows.shard import shard
-from flows.story import story
 
 
 @pytest.mark.parametrize(
@@ -37,14 +37,14 @@ from flows.story import story
     ],
 )
 def test_a_line_says_how_much_of_a_step_is_done(line, part):
-    assert artifacts.share(line) == (part if part is None else pytest.approx(part))
+    assert artifacts.done_share(line) == (part if part is None else pytest.approx(part))
 
 
 def test_artifacts_are_named_after_what_a_step_makes():
-    assert artifacts.name_of("data/archive/mitdb") == "data-archive-mitdb"
-    assert artifacts.name_of("/srv/ecg/Demo/runs/beat_2048 (1)") == "demo-runs-beat-2048-1"
-    assert artifacts.name_of("demo/report.html") == "demo-report-html"
-    assert artifacts.name_of("s3://bucket/ecg/archive/mitdb/") == "ecg-archive-mitdb"
+    assert artifacts.key_of("data/archive/mitdb") == "data-archive-mitdb"
+    assert artifacts.key_of("/srv/ecg/Demo/runs/beat_2048 (1)") == "demo-runs-beat-2048-1"
+    assert artifacts.key_of("demo/report.html") == "demo-report-html"
+    assert artifacts.key_of("s3://bucket/ecg/archive/mitdb/") == "ecg-archive-mitdb"
 
 
 def shown(key: str) -> list[tuple[str, str]]:
@@ -57,22 +57,22 @@ def shown(key: str) -> list[tuple[str, str]]:
 def test_progress_and_page_are_made_once_and_kept_up_to_date(
     server, stand_in, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(artifacts, "EVERY", 0)
-    monkeypatch.setattr(artifacts, "REDRAWN", 0)
+    monkeypatch.setattr(artifacts, "PROGRESS_INTERVAL", 0)
+    monkeypatch.setattr(artifacts, "PAGE_INTERVAL", 0)
     seen: list[tuple[str, str]] = []
-    keep = artifacts.StepArtifacts.hear
+    keep = artifacts.StepArtifacts.update
 
-    def hear(self, line):
+    def update(self, line):
         keep(self, line)
         seen.extend(shown(self.progress.key))
 
-    monkeypatch.setattr(artifacts.StepArtifacts, "hear", hear)
+    monkeypatch.setattr(artifacts.StepArtifacts, "update", update)
     stand_in("for i in 1 2 3 4; do echo prepare mitdb: $i/4 parts  p$i; done; echo 48 records")
     out = tmp_path / "progress" / "mitdb"
     assert prepare("mitdb", "raw", out, return_state=True).is_completed()
     assert [float(data) for data, _ in seen] == [25, 50, 75, 100, 100]
     assert seen[0][1] == "prepare mitdb: 1/4 parts p1"
-    key = artifacts.name_of(str(out))
+    key = artifacts.key_of(str(out))
     ((data, about),) = shown(f"{key}-progress")
     assert (float(data), about) == (100, "done")
     ((page, about),) = shown(key)
@@ -97,10 +97,10 @@ def test_a_page_that_cannot_be_drawn_ends_no_step(server, stand_in, tmp_path):
     )
     state = prepare("mitdb", "raw", out, return_state=True)
     assert state.is_completed() and state.message == "48 records"
-    ((data, _),) = shown(f"{artifacts.name_of(str(out))}-progress")
+    ((data, _),) = shown(f"{artifacts.key_of(str(out))}-progress")
     assert float(data) == 100
     with pytest.raises(TypeError):
-        story("ecgpipe prepare", out)
+        page_text("ecgpipe prepare", out)
 
 
 def test_the_page_of_a_training_shows_its_curves_and_its_result(tmp_path):
@@ -114,7 +114,7 @@ def test_the_page_of_a_training_shows_its_curves_and_its_result(tmp_path):
         (tmp_path / "run" / f"repeat-{number:02d}" / "history.csv").write_text(
             columns + "".join(rows)
         )
-    page = story("ecgpipe finetune", tmp_path / "run")
+    page = page_text("ecgpipe finetune", tmp_path / "run")
     assert summary(tmp_path / "run").partition(": ")[2].replace("~", r"\~") in page
     assert "| 2 | 5 of 200 | 0.200 | 0.400 | 0.800 | 0.525 | 3 |" in page
     assert f"- `{tmp_path}/run/run.json`" in page
@@ -130,10 +130,10 @@ def test_the_page_of_a_training_shows_its_curves_and_its_result(tmp_path):
 
 
 def test_a_page_is_written_of_a_folder_in_the_making(tmp_path):
-    assert story("ecgpipe prepare", tmp_path / "none").count("\n- `") == 1
+    assert page_text("ecgpipe prepare", tmp_path / "none").count("\n- `") == 1
     (tmp_path / "run.json").write_text("{")
     (tmp_path / "manifest.json").write_text('{"totals": {')
-    assert "ecgpipe finetune" in story("ecgpipe finetune", tmp_path)
+    assert "ecgpipe finetune" in page_text("ecgpipe finetune", tmp_path)
 
 
 def test_stores_and_runs_may_lie_behind_urls(server, stand_in, tmp_path):

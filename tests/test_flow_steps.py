@@ -16,7 +16,9 @@ from threading import Event
 import pytest
 from command_line import PATIENCE, wait_until
 
-from flows import common, process  # before Prefect: they settle its defaults
+from ecgpipe.experiments import processes
+from ecgpipe.experiments.processes import Processes
+from flows import common  # before Prefect: it settles its defaults
 from flows.prepare import prepare
 from flows.shard import shard
 
@@ -32,7 +34,7 @@ def alive(pid: int) -> bool:
 def test_lines_of_a_step_go_into_the_log_as_they_come(stand_in):
     stand_in('echo "$@"; echo warning >&2; echo; echo done; exit 3')
     lines: list[str] = []
-    assert process.execute(("verify", "a store"), lines.append) == (3, "done")
+    assert Processes().run(("verify", "a store"), lines.append) == (3, "done")
     assert lines == ["-m ecgpipe verify a store", "warning", "done"]
 
 
@@ -45,13 +47,12 @@ def test_what_stops_a_flow_ends_the_step_and_its_workers(stand_in):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        process.execute((), stop)
+        Processes().run(("verify",), stop)
     assert len(pids) == 2
     assert not any(map(alive, pids))
 
 
-def test_a_step_that_does_not_end_is_killed(stand_in, monkeypatch):
-    monkeypatch.setattr(process, "GRACE", 0.5)
+def test_a_step_that_does_not_end_is_killed(stand_in):
     stand_in("trap '' TERM; echo $$; while :; do sleep 0.1; done")
     pids: list[int] = []
 
@@ -60,7 +61,7 @@ def test_a_step_that_does_not_end_is_killed(stand_in, monkeypatch):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        process.execute((), stop)
+        Processes(grace=0.5).run(("verify",), stop)
     wait_until(lambda: not alive(pids[0]))
 
 
@@ -125,15 +126,15 @@ def test_retries_wait_ever_longer():
 def test_what_ends_a_flow_ends_steps_in_other_threads(stand_in):
     stand_in("echo started; exec sleep 300")
     lines: list[str] = []
+    flow_run = Processes()
     with ThreadPoolExecutor(2) as pool:
-        runs = [pool.submit(process.execute, (), lines.append) for _ in range(2)]
+        runs = [pool.submit(flow_run.run, ("verify",), lines.append) for _ in range(2)]
         wait_until(lambda: len(lines) == 2)
-        process.end_steps()
+        flow_run.end()
         assert [run.result(PATIENCE)[0] for run in runs] == [-signal.SIGTERM] * 2
-    assert process.execute((), lines.append) == (130, "")  # not even a retry begins
-    process.begin_steps()
     stand_in("exit 0")
-    assert process.execute((), lines.append) == (0, "")
+    assert flow_run.run(("verify",), lines.append) == (130, "")  # not even a retry begins
+    assert Processes().run(("verify",), lines.append) == (0, "")
 
 
 def test_a_step_that_is_just_starting_is_ended_too(stand_in, monkeypatch):
@@ -146,12 +147,12 @@ def test_a_step_that_is_just_starting_is_ended_too(stand_in, monkeypatch):
             time.sleep(1)
             super().__init__(*args, **kwargs)
 
-    monkeypatch.setattr(process.subprocess, "Popen", Slow)
+    monkeypatch.setattr(processes.subprocess, "Popen", Slow)
+    flow_run = Processes()
     with ThreadPoolExecutor(1) as pool:
-        run = pool.submit(process.execute, (), print)
+        run = pool.submit(flow_run.run, ("verify",), print)
         assert starting.wait(PATIENCE)
-        process.end_steps()
-        process.begin_steps()
+        flow_run.end()
         assert run.result(PATIENCE)[0] == -signal.SIGTERM
 
 

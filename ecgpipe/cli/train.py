@@ -131,10 +131,9 @@ def reproduce(
         else:
             print(*cost.told(steps, records, tflops), sep="\n")
         return
-    from ..experiments.execute import Processes, room, run
+    from ..experiments.execute import execute
 
-    processes = Processes()
-    if run(steps, processes.run, jobs or room(), processes.stop):
+    if execute(steps, jobs):
         raise typer.Exit(REFUSED)
 
 

@@ -1,18 +1,11 @@
-"""Executing a plan: some trainings at once; a failure stops only what needs the failed step."""
+"""Execute a plan without Prefect; a failure stops only the steps that need the failed one."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from functools import cache
 from signal import SIGKILL
-from threading import Lock
 
 from ..errors import (
     BUSY,
@@ -26,105 +19,55 @@ from ..errors import (
 )
 from ..progress import say
 from .plan import Step
+from .processes import TRAINING, Gpus, Processes, default_jobs
 
-Runner = Callable[[Step], int]  # gives the exit code of a step's command
-TRAINING = ("pretrain", "finetune")
+Runner = Callable[[Step], int]  # returns the exit code of a step's command
 GOOD = (0, REFUSED)
-GB_A_TRAINING = 12  # of GPU memory, for one of several at once
-RETRY = 10.0  # s between two looks at a folder that another process writes to
-ASK = """
-import torch
-for number in range(torch.cuda.device_count()):
-    try:
-        print(torch.cuda.mem_get_info(number)[0])
-    except RuntimeError:  # it is so full that it cannot even be asked
-        print(0)
-"""
+RETRY = 10.0  # s between two attempts at a folder that another process writes to
 
 
-@cache
-def rooms() -> dict[str, int]:
-    """How many trainings fit every visible GPU, by its name in ``CUDA_VISIBLE_DEVICES``.
+def execute(steps: Sequence[Step], jobs: int | None = None) -> list[Step]:
+    """Run the steps as child processes; by default, as many trainings at once as the GPUs hold.
 
-    Another process asks, for whoever asks a GPU holds memory of it from then on; and only once,
-    while none of it is taken by the trainings themselves.
+    A folder that another process writes to is waited for. See :func:`run` for the rest.
     """
-    done = subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True, check=False)
-    free = done.stdout.split() if done.returncode == 0 else []
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = map(str, range(len(free))) if visible is None else map(str.strip, visible.split(","))
-    there = zip(names, map(int, free), strict=False)  # after a wrong name none is visible
-    return {name: size // (GB_A_TRAINING * 10**9) for name, size in there}
+    processes = Processes(Gpus())
 
+    def runner(step: Step) -> int:
+        while (code := processes.run(step.command)[0]) == BUSY:
+            time.sleep(RETRY)
+        return code
 
-def room() -> int:
-    """How many trainings fit the machine at once: by its GPUs' free memory; without a GPU, one."""
-    return max(1, sum(rooms().values()))
-
-
-class Gpus:
-    """Deals the visible GPUs, if there are several, to trainings; with device auto they take it.
-
-    Each gets the one with the fewest trainings, of those with room for another if there are any.
-    ``ask`` tells how many trainings fit every GPU.
-    """
-
-    def __init__(self, ask: Callable[[], Mapping[str, int]] = rooms) -> None:
-        self._ask, self._lock = ask, Lock()
-        self._used: Counter[str] = Counter()
-
-    @contextmanager
-    def lent(self, step: Step) -> Iterator[dict[str, str]]:
-        """Lend a step its GPU; gives the environment variables that say so."""
-        if step.stage not in TRAINING or (name := self._take()) is None:
-            yield {}
-            return
-        try:
-            yield {"CUDA_VISIBLE_DEVICES": name}
-        finally:
-            with self._lock:
-                self._used[name] -= 1
-
-    def _take(self) -> str | None:
-        with self._lock:
-            fit, used = self._ask(), self._used
-            if len(fit) < 2:
-                return None
-            name = min(fit, key=lambda name: (used[name] >= fit[name], used[name]))
-            used[name] += 1
-            return name
+    return run(steps, runner, jobs or default_jobs(), processes.end)
 
 
 def run(
     steps: Sequence[Step], runner: Runner, jobs: int = 1, stop: Callable[[], None] = lambda: None
 ) -> list[Step]:
-    """Execute the steps, each after those it needs.
-
-    A step that fails does not stop those that do not need it. Trainings run ``jobs`` at a time;
-    of the others, which take the whole machine, one.
+    """Run each step after those it needs: ``jobs`` trainings at a time, and one other step.
 
     Parameters
     ----------
     steps
-        A plan; each step after those it needs.
+        A plan; each step comes after those it needs.
     runner
-        Runs one step and gives its exit code.
+        Runs one step and returns its exit code.
     jobs
-        Trainings at once.
+        Maximum number of concurrent trainings.
     stop
-        Ends the steps that run, when this process is asked to end.
+        Ends the running steps; called when this process is interrupted.
 
     Returns
     -------
     list of Step
-        Those that finished, but had to refuse some records.
+        Finished steps that refused some records.
 
     Raises
     ------
     EcgpipeError
-        Steps failed; the message holds the command to run the first of them by hand.
+        Steps failed; the message has the command of the first of them.
     Interrupted
-        A step was; what it did is saved, and no other one was begun.
+        A step was interrupted; its work is saved, and no other step was started.
     """
     codes: dict[str, int] = {}
     running: dict[Future[int], Step] = {}
@@ -144,7 +87,7 @@ def run(
                     break
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     codes[running.pop(future).name] = future.result()
-        except BaseException:  # Ctrl-C, or whatever ends a flow
+        except BaseException:  # such as Ctrl-C
             stop()
             raise
     if INTERRUPTED in codes.values():
@@ -160,6 +103,7 @@ def _may_start(step: Step, codes: dict[str, int], running: Iterable[Step], jobs:
 
 
 def _refused(steps: Sequence[Step], codes: dict[str, int]) -> list[Step]:
+    """Return the steps that refused records; raise an error if any step failed."""
     failed = [step for step in steps if codes.get(step.name, 0) not in GOOD]
     left = [step.name for step in steps if step.name not in codes]
     if failed:
@@ -168,51 +112,18 @@ def _refused(steps: Sequence[Step], codes: dict[str, int]) -> list[Step]:
         kinds = (kind for kind in (Damaged, Busy, Unreachable) if ends == {kind.code})
         raise next(kinds, EcgpipeError)(
             f"step {names} {_ended(codes[failed[0].name])}; by hand: {failed[0]}"
-            + (f"; not begun: {', '.join(left)}" if left else "")
+            + (f"; not started: {', '.join(left)}" if left else "")
         )
     refused = [step for step in steps if codes[step.name] == REFUSED]
     if refused:
         names = ", ".join(step.name for step in refused)
-        say(f"finished; some records were refused, and named, by: {names}")
+        say(f"finished; some records were refused by: {names}")
     return refused
 
 
 def _ended(code: int) -> str:
-    """How a step ended, by its exit code; a negative one is the signal that killed it."""
+    """Describe how a step ended, by its exit code; a negative one is the signal that killed it."""
     if code >= 0:
         return f"ended with exit code {code}"
-    why = ", for want of memory perhaps" if code == -SIGKILL else ""
+    why = ", perhaps because memory ran out" if code == -SIGKILL else ""
     return f"was killed by signal {-code}{why}; the same command continues"
-
-
-class Processes:
-    """Runs steps, each as a process of this Python."""
-
-    def __init__(self) -> None:
-        self._lock, self._ended, self._gpus = Lock(), False, Gpus()
-        self._running: set[subprocess.Popen[bytes]] = set()
-
-    def run(self, step: Step) -> int:
-        """Run a step and give its exit code; a folder that another process writes to is awaited."""
-        with self._gpus.lent(step) as environment:
-            while (code := self._once(step, environment)) == BUSY:
-                time.sleep(RETRY)
-        return code
-
-    def _once(self, step: Step, environment: Mapping[str, str]) -> int:
-        with self._lock:
-            if self._ended:
-                return INTERRUPTED
-            command = [sys.executable, "-m", "ecgpipe", *step.command]
-            process = subprocess.Popen(command, env={**os.environ, **environment})
-            self._running.add(process)
-        code = process.wait()
-        self._running.discard(process)
-        return code
-
-    def stop(self) -> None:
-        """Ask all that run to end: trainings save what they have."""
-        with self._lock:
-            self._ended = True
-            for process in list(self._running):
-                process.terminate()

@@ -1,4 +1,4 @@
-"""The page of a step in Markdown, from the files of its output."""
+"""The page of a step as Markdown text, from the files in its output."""
 
 from __future__ import annotations
 
@@ -13,28 +13,33 @@ from typing import Any
 from ecgpipe.errors import EcgpipeError
 from ecgpipe.reports.text import markdown, plain
 
-MOST = 1000  # rows of a table of refused records; the manifest has them all
-FIRST = ("records", "refused", "excluded", "patients", "hours")  # of the counts
-SCORES = {  # the first that a history has is shown
+MAX_ROWS = 1000  # of a table of refused records; the manifest has all
+FIRST_COUNTS = ("records", "refused", "excluded", "patients", "hours")
+SCORES = {  # the first one in a history is shown
     "validation_auc": "AUC",
     "validation_macro_f1": "macro F1",
     "validation_accuracy": "accuracy",
 }
 FILES = ("manifest.json", "recipe.json", "run.json", "model.pt", "predictions.csv", "split.json")
-UNREADABLE = (EcgpipeError, OSError, ValueError, KeyError)  # what is still being written, or away
-INK, INCHES = "#8b93a1", (4.4, 2.9)  # of a figure of learning curves
-_DRAWING = Lock()  # Matplotlib's style is one for all threads
+UNREADABLE = (
+    EcgpipeError,
+    OSError,
+    ValueError,
+    KeyError,
+)  # incomplete or unreachable
+COLOUR, INCHES = "#8b93a1", (4.4, 2.9)  # of figures; for dark and light pages
+_DRAWING = Lock()  # steps draw in several threads, but Matplotlib's style is global
 
 
-def story(command: str, output: Path) -> str:
-    """What a step did, so far or in the end.
+def page_text(command: str, output: Path) -> str:
+    """Describe what a step has made so far.
 
     Parameters
     ----------
     command
-        As one types it.
+        As typed in a shell.
     output
-        What it makes: a store, the folder of a run, or the page of a report.
+        A store, the folder of a run, or the HTML file of a report.
     """
     parts = [f"```\n{command}\n```"]
     with suppress(*UNREADABLE):
@@ -44,11 +49,11 @@ def story(command: str, output: Path) -> str:
     return "\n\n".join(parts)
 
 
-def refused(output: Path) -> list[dict[str, str]]:
-    """The records that a store's manifest lists as refused: key, patient, reason."""
+def refused_records(output: Path) -> list[dict[str, str]]:
+    """The refused records of a store, from its manifest: key, patient, reason."""
     with suppress(*UNREADABLE):
         rows: list[dict[str, str]] = json.loads((output / "manifest.json").read_text())["refused"]
-        return rows[:MOST]
+        return rows[:MAX_ROWS]
     return []
 
 
@@ -60,13 +65,13 @@ def _folder(output: Path) -> Iterator[str]:
 
 
 def _counts(totals: Mapping[str, Any]) -> str:
-    def told(value: Any) -> str:
+    def text(value: Any) -> str:
         if isinstance(value, Mapping):
-            return ", ".join(f"{name} {told(number)}" for name, number in value.items())
+            return ", ".join(f"{name} {text(number)}" for name, number in value.items())
         return f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
 
-    names = dict.fromkeys((*FIRST, *totals))
-    rows = [(name.replace("_", " "), told(totals[name])) for name in names if totals[name] != {}]
+    names = dict.fromkeys((*FIRST_COUNTS, *totals))
+    rows = [(name.replace("_", " "), text(totals[name])) for name in names if totals[name] != {}]
     return markdown(("", "count"), rows)
 
 
@@ -77,12 +82,12 @@ def _training(output: Path) -> Iterator[str]:
     run = read_run(output)
     if run.finished:
         yield f"### Result\n\n{plain(summary(output).partition(': ')[2])}"
-    courses = [repeat for repeat in run.repeats if repeat.history]
-    if not courses:
+    repeats = [repeat for repeat in run.repeats if repeat.history]
+    if not repeats:
         return
     yield "### Learning curves"
-    score = next(name for name in SCORES if name in courses[0].history)
-    histories = [repeat.history for repeat in courses]
+    score = next(name for name in SCORES if name in repeats[0].history)
+    histories = [repeat.history for repeat in repeats]
     yield " ".join(_curves(histories, score))
     columns = {"train_loss": "train loss", "validation_loss": "validation loss"}
     columns |= {"train_accuracy": "train accuracy", score: f"validation {SCORES[score]}"}
@@ -95,13 +100,13 @@ def _training(output: Path) -> Iterator[str]:
                 *(f"{repeat.history[name][-1]:.3f}" for name in columns),
                 f"{repeat.history['seconds'].mean():.0f}",
             )
-            for repeat in courses
+            for repeat in repeats
         ],
     )
 
 
 def _curves(histories: list[dict[str, Any]], score: str) -> Iterator[str]:
-    """Loss and score over the epochs, as images that are part of the text."""
+    """Draw loss and score over the epochs, as images embedded in the text."""
     from ecgpipe.plots.curves import BLUES, REDS, Curve, curves
 
     def curve(label: str, colour: str, column: str) -> Curve:
@@ -109,27 +114,28 @@ def _curves(histories: list[dict[str, Any]], score: str) -> Iterator[str]:
 
     train = curve("train", REDS[1], "train_loss")
     losses = [train, curve("validation", BLUES[0], "validation_loss")]
-    accuracies = [curve("train accuracy", REDS[1], "train_accuracy")]
-    accuracies += [curve(f"validation {SCORES[score]}", BLUES[0], score)]
+    scores = [curve("train accuracy", REDS[1], "train_accuracy")]
+    scores += [curve(f"validation {SCORES[score]}", BLUES[0], score)]
     with _DRAWING:
-        drawn = [curves(losses, "loss (nats)", *INCHES), curves(accuracies, "score", *INCHES)]
+        figures = [curves(losses, "loss (nats)", *INCHES), curves(scores, "score", *INCHES)]
     width, height = (96 * inches for inches in INCHES)
-    # The ink comes from the page where a figure is part of it; here it has to suit dark and light.
-    how = f'xmlns="http://www.w3.org/2000/svg" color="{INK}" width="{width:g}" height="{height:g}"'
-    for svg in drawn:
-        svg = svg.replace("<svg ", f"<svg {how} ", 1).replace("var(--rule)", f"{INK}55")
+    size = f'width="{width:g}" height="{height:g}"'
+    # In a report the figure takes its colour from the HTML page around it.
+    svg_tag = f'<svg xmlns="http://www.w3.org/2000/svg" color="{COLOUR}" {size} '
+    for svg in figures:
+        svg = svg.replace("<svg ", svg_tag, 1).replace("var(--rule)", f"{COLOUR}55")
         yield f"![curves](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"
 
 
 def _report(output: Path) -> Iterator[str]:
-    """The report's own Markdown: its result and the table beside the paper's."""
+    """The report as Markdown: its results next to the paper's."""
     table = output.with_suffix(".md")
     if table.is_file():
         yield table.read_text()
 
 
 def _files(output: Path) -> str:
-    """Where what was made lies; a browser opens no files of other machines, so there are paths."""
+    """List the files as paths; a browser cannot open files of another machine."""
     if output.suffix == ".html":
         found = [output.with_suffix(end) for end in (".html", ".csv", ".md")]
     else:
