@@ -16,6 +16,9 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A shell's background job ignores Ctrl-C, and so would the commands that the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Under nohup the commands would ignore SIGHUP as well. A handler is not passed on to them.
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda number, frame: None)
 
 ROOT = Path(__file__).parent.parent
 PACKED = ROOT.parent / "shared" / "data"  # archives of real recordings beside the checkout
