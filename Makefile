@@ -15,7 +15,7 @@ PYTEST = $(VENV)/bin/python -m pytest -n $(CORES) --dist loadfile --no-loadscope
 .DEFAULT_GOAL := help
 
 help:
-	@echo 'make demo                  the whole experiment, on recordings it makes up, into demo/'
+	@echo 'make demo                  the whole experiment, on simulated recordings, into demo/'
 	@echo 'make demo DATA=PATH        the same on the real recordings in PATH, into demo-real/'
 	@echo 'make demo OUT=PATH         the same, into another folder'
 	@echo 'make test                  style, types, and the tests that are quick, on all cores'
