@@ -53,26 +53,8 @@ def _hang_up(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def main(
-    flow: Flow[..., State],
-    settings: type[Settings] | None = None,
-    check: Callable[..., object] | None = None,
-) -> None:
-    """Run a flow with its parameters as command-line options, then leave with an exit code.
-
-    Parameters
-    ----------
-    flow
-        Its parameters become options of the same names.
-    settings
-        Class of its parameter ``settings``, which becomes ``--config`` and ``--set key=value``.
-    check
-        Called with the parameters before anything starts; raises EcgpipeError for a mistake.
-    """
-    # Like Ctrl-C, so that the step and the temporary server end with this process.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
-        signal.signal(signal.SIGHUP, _hang_up)
+def _parser(flow: Flow[..., State]) -> argparse.ArgumentParser:
+    """Options for the parameters of a flow."""
     about = inspect.getdoc(flow.fn) or ""
     parser = argparse.ArgumentParser(
         prog=f"python -m flows.{flow.name}", description=about.partition("\n")[0]
@@ -99,7 +81,30 @@ def main(
             nargs="+" if "list" in str(parameter.annotation) else None,
             help=words[name],
         )
-    values = vars(parser.parse_args())
+    return parser
+
+
+def main(
+    flow: Flow[..., State],
+    settings: type[Settings] | None = None,
+    check: Callable[..., object] | None = None,
+) -> None:
+    """Run a flow with its parameters as command-line options, then leave with an exit code.
+
+    Parameters
+    ----------
+    flow
+        Its parameters become options of the same names.
+    settings
+        Class of its parameter ``settings``, which becomes ``--config`` and ``--set key=value``.
+    check
+        Called with the parameters before anything starts; raises EcgpipeError for a mistake.
+    """
+    # Like Ctrl-C, so that the step and the temporary server end with this process.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
+        signal.signal(signal.SIGHUP, _hang_up)
+    values = vars(_parser(flow).parse_args())
     try:
         if settings:
             values["settings"] = load(settings, values.pop("config"), values.pop("set"))

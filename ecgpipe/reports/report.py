@@ -46,9 +46,23 @@ def write_report(runs: Sequence[Path], out: Path) -> dict[str, Path]:
         raise EcgpipeError("report: no run folders given; name at least one")
     tuned = results([run for run in found if run.description.kind == "finetune"])
     pretrained = [run for run in found if run.description.kind == "pretrain"]
+    values = _page(tuned, pretrained)
+    texts = {
+        "html": render("report.html.j2", **values),
+        "csv": tables.csv_text(tuned),
+        "md": render("report.md.j2", **values).rstrip() + "\n",
+    }
+    paths = {kind: out.with_name(f"{out.name.removesuffix('.html')}.{kind}") for kind in texts}
+    for kind, path in paths.items():
+        write_text(path, texts[kind])
+    return paths
+
+
+def _page(tuned: Sequence[Result], pretrained: Sequence[Run]) -> dict[str, object]:
+    """What the templates of the report show."""
     finetunings, pretrainings = tables.descriptions(tuned, pretrained)
     datasets = dict.fromkeys(result.conditions.dataset_text for result in tuned)
-    values = {
+    return {
         "title": f"ECG classification on {', '.join(datasets)}" if tuned else "Pretraining on ECG",
         "headline": headline(tuned, pretrained),
         "problems": problems(tuned, pretrained),
@@ -71,15 +85,6 @@ def write_report(runs: Sequence[Path], out: Path) -> dict[str, Path]:
             "pretraining": tables.settings_table(pretrainings),
         },
     }
-    texts = {
-        "html": render("report.html.j2", **values),
-        "csv": tables.csv_text(tuned),
-        "md": render("report.md.j2", **values).rstrip() + "\n",
-    }
-    paths = {kind: out.with_name(f"{out.name.removesuffix('.html')}.{kind}") for kind in texts}
-    for kind, path in paths.items():
-        write_text(path, texts[kind])
-    return paths
 
 
 def headline(tuned: Sequence[Result], pretrained: Sequence[Run]) -> list[str]:

@@ -91,11 +91,28 @@ def prepare(
     if facts.others and (others := facts.others(folder)):
         counts = ", ".join(f"{count:,} {prefix}…" for prefix, count in others.items())
         say(f"{folder.root}: recordings of other sets are left alone: {counts}")
+    recipe = _recipe(name, folder, found[0].labels_file, segments, detector)
+    jobs = {
+        part: PrepareJob(
+            name, folder.only(f for e in some for f in e.files), tuple(some), part, detector
+        )
+        for part, some in group_parts(name, found).items()
+    }
+    title = f"prepare {name}"
+    manifest = build(archive, recipe, jobs, title, workers or os.cpu_count() or 1, dask)
+    open_group(archive / GROUP, "a")  # so that the parts open as one hierarchy
+    return manifest
+
+
+def _recipe(
+    name: str, folder: Folder, labels_file: str | None, segments: int | None, detector: str
+) -> ArchiveRecipe:
+    facts = DATASETS[name]
     groups = facts.groups(folder) if facts.groups else {}
-    recipe = ArchiveRecipe(
+    return ArchiveRecipe(
         dataset=name,
         simulated=folder.has(SIMULATED),
-        labels_file=found[0].labels_file,
+        labels_file=labels_file,
         segments=segments,
         detector=detector,
         beats=facts.beats,
@@ -108,16 +125,6 @@ def prepare(
         shard=SHARD,
         versions=versions("wfdb", "zarr", "numcodecs", "sleepecg", "numpy", "scipy"),
     )
-    jobs = {
-        part: PrepareJob(
-            name, folder.only(f for e in some for f in e.files), tuple(some), part, detector
-        )
-        for part, some in group_parts(name, found).items()
-    }
-    title = f"prepare {name}"
-    manifest = build(archive, recipe, jobs, title, workers or os.cpu_count() or 1, dask)
-    open_group(archive / GROUP, "a")  # so that the parts open as one hierarchy
-    return manifest
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from ..files.paths import exists
 from ..labels.statements import Selection, chosen_classes, select_statements, why_excluded
 from ..types import Marks, Record
 from .archive import GROUP, PartReader
-from .manifest import MANIFEST, Manifest, ShardsRecipe, read_manifest, record_row
+from .manifest import MANIFEST, ArchiveRecipe, Manifest, ShardsRecipe, read_manifest, record_row
 from .parts import build, read_sidecar, versions
 from .resample import resample
 
@@ -83,11 +83,21 @@ def shard(
     made = source.recipe
     if made.kind != "archive":
         raise EcgpipeError(f"{archive}: holds {made.kind}; name an archive")
-    selection = None
     category = statements or DATASETS[made.dataset].category
-    if category:
-        selection = select_statements(category, made.groups, made.statements)
-    recipe = ShardsRecipe(
+    selection = select_statements(category, made.groups, made.statements) if category else None
+    recipe = _recipe(made, category, selection, float(fs), codec)
+    jobs = {
+        part.name: ShardJob(archive, part.name, part.digest, float(fs), codec, selection)
+        for part in source.parts
+    }
+    title = f"shard {recipe.dataset}"
+    return build(shards, recipe, jobs, title, workers or os.cpu_count() or 1, dask)
+
+
+def _recipe(
+    made: ArchiveRecipe, category: str | None, selection: Selection | None, fs: float, codec: str
+) -> ShardsRecipe:
+    return ShardsRecipe(
         dataset=made.dataset,
         simulated=made.simulated,
         labels_file=made.labels_file,
@@ -98,16 +108,10 @@ def shard(
         category=category,
         statements=selection.classes if selection else made.statements,
         main_lead=made.main_lead,
-        fs=float(fs),
+        fs=fs,
         codec=CODECS[codec],
         versions={**made.versions, **versions("numcodecs", "pcodec", "soxr")},
     )
-    jobs = {
-        part.name: ShardJob(archive, part.name, part.digest, float(fs), codec, selection)
-        for part in source.parts
-    }
-    title = f"shard {recipe.dataset}"
-    return build(shards, recipe, jobs, title, workers or os.cpu_count() or 1, dask)
 
 
 @dataclass(frozen=True)
