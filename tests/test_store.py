@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -55,6 +56,16 @@ def test_the_table_and_single_records(stores: dict[str, Path], kind: str) -> Non
     assert [record.key for record in store.read_all()] == KEYS
     with pytest.raises(EcgpipeError, match=r"no record p00003_s01; see `ecgpipe inspect`"):
         store.read("p00003_s01")
+
+
+@pytest.mark.parametrize("kind", ["archive", "shards"])
+def test_the_digest_is_the_sha256_of_the_rest_of_the_manifest(
+    stores: dict[str, Path], kind: str
+) -> None:
+    manifest = json.loads((stores[kind] / "manifest.json").read_text())
+    digest = manifest.pop("digest")
+    rest = json.dumps(manifest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert digest == hashlib.sha256(rest.encode()).hexdigest()
 
 
 def test_dask_over_all_parts(raw: Path, stores: dict[str, Path]) -> None:
