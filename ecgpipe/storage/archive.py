@@ -71,8 +71,7 @@ def prepare(
     detector
         Of QRS complexes, a key of :data:`ecgpipe.labels.qrs.DETECTORS`.
     dask
-        Address of a Dask scheduler that does the parts, or ``local``; see
-        :mod:`ecgpipe.storage.executors`.
+        Address of a Dask scheduler that makes the parts, or ``local``.
 
     Returns
     -------
@@ -92,12 +91,10 @@ def prepare(
         counts = ", ".join(f"{count:,} {prefix}…" for prefix, count in others.items())
         say(f"{folder.root}: recordings of other sets are left alone: {counts}")
     recipe = _recipe(name, folder, found[0].labels_file, segments, detector)
-    jobs = {
-        part: PrepareJob(
-            name, folder.only(f for e in some for f in e.files), tuple(some), part, detector
-        )
-        for part, some in group_parts(name, found).items()
-    }
+    jobs = {}
+    for part, entries in group_parts(name, found).items():
+        files = folder.only(file for entry in entries for file in entry.files)
+        jobs[part] = PrepareJob(name, files, tuple(entries), part, detector)
     title = f"prepare {name}"
     manifest = build(archive, recipe, jobs, title, workers or os.cpu_count() or 1, dask)
     open_group(archive / GROUP, "a")  # so that the parts open as one hierarchy
