@@ -307,7 +307,7 @@ def _smoke(out: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2400)
 def test_smoke_interrupted_in_three_places_comes_to_the_same_table(tmp_path: Path) -> None:
     whole = _smoke(tmp_path / "whole")
     said = whole.communicate()[0]
