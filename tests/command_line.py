@@ -67,12 +67,15 @@ def start(*words: object, **settings: Any) -> subprocess.Popen[str]:
 
 
 def wait_until(
-    sign: Callable[[], T], process: subprocess.Popen[Any] | None = None, seconds: float = PATIENCE
+    sign: Callable[[], T],
+    process: subprocess.Popen[Any] | None = None,
+    seconds: float = PATIENCE,
+    every: float = 0.005,
 ) -> T:
-    """Wait for a sign, which a process must not end before; give what it says."""
+    """Wait for a sign, looked for ``every`` s, which a process must not end before; give it."""
     end = time.monotonic() + seconds
     while not (found := sign()):
         assert process is None or process.poll() is None, f"{process} ended before the sign"
         assert time.monotonic() < end, f"no sign in {seconds:g} s"
-        time.sleep(0.005)
+        time.sleep(every)
     return found

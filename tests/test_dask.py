@@ -375,9 +375,8 @@ def test_without_workers_or_scheduler_it_ends(
     monkeypatch.undo()
     cluster.worker()
     with pytest.raises(EcgpipeError, match="lost the scheduler"):
-        for count, _ in enumerate(
-            executors.run(sleep, dict.fromkeys("abcdefgh", 0.5), 1, cluster.address)
-        ):
+        jobs = {"a": 0.0, "b": 0.0, **dict.fromkeys("cdefgh", 3600.0)}
+        for count, _ in enumerate(executors.run(sleep, jobs, 1, cluster.address)):
             if count == 1:
                 cluster.processes[0].kill()
 

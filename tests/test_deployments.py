@@ -10,8 +10,8 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -19,6 +19,7 @@ from urllib.request import Request, urlopen
 import pytest
 import torch
 import yaml
+from command_line import wait_until
 
 from ecgpipe.datasets import DATASETS
 from ecgpipe.experiments.presets import PRESETS
@@ -28,6 +29,7 @@ from ecgpipe.storage.store import open_store
 
 ROOT = Path(__file__).parent.parent
 DEPLOYMENTS = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+until = partial(wait_until, every=0.3)  # s between two questions to the server
 
 
 class Server:
@@ -78,13 +80,6 @@ class Server:
         found = self.ask("artifacts/filter", wanted)
         assert len({item["key"] for item in found}) == len(found)
         return {item["key"]: (item["data"], item["description"]) for item in found}
-
-
-def until(true: Callable[[], object], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.3)
 
 
 def reachable(server: Server) -> bool:
@@ -188,8 +183,8 @@ def test_a_failed_run_says_why_in_a_line(server: Server, tmp_path: Path) -> None
     assert state["name"] == "Failed"
     assert f"{tmp_path}/nowhere: no such folder" in state["message"]
     assert "\n" not in state["message"]
-    until(lambda: "Finished in state Failed" in server.log(run), 30)
-    time.sleep(3)  # what comes late comes in batches
+    until(lambda: "Finished in state Failed" in server.log(run))
+    until(lambda: re.search("Process for flow run .* exited", server.log(run)))  # the last line
     assert "Traceback" not in server.log(run)
     ((_, about),) = server.artifacts(run).values()
     assert about.startswith("Failed: ") and "no such folder" in about
@@ -212,7 +207,7 @@ def test_a_cancelled_training_continues(server: Server, tmp_path: Path, cinc: Pa
     until(lambda: epochs() >= 3)
     assert len(steps("finetune", tmp_path)) == 1
     server.type(f"prefect flow-run cancel {run}")
-    until(lambda: server.ask(f"flow_runs/{run}")["state_name"] == "Cancelled", 60)
+    until(lambda: server.ask(f"flow_runs/{run}")["state_name"] == "Cancelled")
     assert not steps("finetune", tmp_path)
     done = epochs()
     assert 3 <= done < 25 and not (out / "repeat-00" / "predictions.csv").exists()
@@ -238,15 +233,15 @@ def test_a_cancelled_experiment_continues_to_its_report(server: Server, tmp_path
     out = tmp_path / "smoke"
     line = f"prefect deployment run reproduce/smoke -p out={out} -p jobs=2"
     run = run_of(server.type(line))
-    until(lambda: len(steps("finetune", out)) == 2, 400)
+    until(lambda: len(steps("finetune", out)) == 2, seconds=400)
     server.type(f"prefect flow-run cancel {run}")
-    until(lambda: server.ask(f"flow_runs/{run}")["state_name"] == "Cancelled", 60)
+    until(lambda: server.ask(f"flow_runs/{run}")["state_name"] == "Cancelled")
     assert not steps("finetune", out) and not steps("pretrain", out)
     assert not (out / "report.html").exists()
     assert not list(out.rglob("*.partial"))
 
     again = run_of(server.type(line))
-    until(lambda: server.ask(f"flow_runs/{again}")["state_name"] == "Completed", 600)
+    until(lambda: server.ask(f"flow_runs/{again}")["state_name"] == "Completed", seconds=600)
     assert "<svg" in (out / "report.html").read_text()
     shown = server.artifacts(again)
     (overview,) = (key for key in shown if key.endswith(out.name))

@@ -8,7 +8,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -139,12 +138,12 @@ def test_what_ends_a_flow_ends_steps_in_other_threads(stand_in):
 
 def test_a_step_that_is_just_starting_is_ended_too(stand_in, monkeypatch):
     stand_in("exec sleep 300")
-    starting = Event()
+    starting, ended = Event(), Event()
 
     class Slow(subprocess.Popen):
         def __init__(self, *args, **kwargs):
             starting.set()
-            time.sleep(1)
+            assert ended.wait(PATIENCE)
             super().__init__(*args, **kwargs)
 
     monkeypatch.setattr(processes.subprocess, "Popen", Slow)
@@ -153,6 +152,7 @@ def test_a_step_that_is_just_starting_is_ended_too(stand_in, monkeypatch):
         run = pool.submit(flow_run.run, ("verify",), print)
         assert starting.wait(PATIENCE)
         flow_run.end()
+        ended.set()
         assert run.result(PATIENCE)[0] == -signal.SIGTERM
 
 
@@ -164,7 +164,7 @@ def test_ctrl_c_ends_the_flow_its_step_and_its_server(tmp_path, number):
         "#!/bin/sh\n"
         'if test "$2" = uvicorn; then\n'
         f'echo $$ > {tmp_path}/server; exec {sys.executable} "$@"; fi\n'
-        f"trap 'sleep 2; echo saved > {tmp_path}/saved; exit 130' TERM\n"
+        f"trap 'echo ending; sleep 2; echo saved > {tmp_path}/saved; exit 130' TERM\n"
         'echo "step $$"; while :; do sleep 0.1; done\n'
     )
     python.chmod(0o755)
@@ -186,7 +186,7 @@ def test_ctrl_c_ends_the_flow_its_step_and_its_server(tmp_path, number):
         found = wait_until(lambda: re.search(r"step (\d+)", output.read_text()), flow)
         os.killpg(flow.pid, number)  # as a terminal does: the whole group
         if number == signal.SIGHUP:  # which a shell sends its jobs, and the system once more
-            time.sleep(0.5)
+            wait_until(lambda: "ending" in output.read_text(), flow)
             os.killpg(flow.pid, number)
         assert flow.wait(PATIENCE) == 130, output.read_text()
     finally:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import wait_until
 from scipy.stats import ttest_ind_from_stats
 
 from ecgpipe.experiments.presets import Row
@@ -43,9 +43,7 @@ def killed(out: Path, command: list[str], when: Callable[[], bool]) -> None:
     """Start the script and kill it with all its processes, as a machine that goes away does."""
     process = subprocess.Popen(command, start_new_session=True, cwd=ROOT)
     try:
-        while not when():
-            assert process.poll() is None, "it ended before it could be killed"
-            time.sleep(0.05)
+        wait_until(when, process, seconds=1800)
     finally:
         for folder in Path("/proc").iterdir():
             try:

@@ -10,7 +10,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ import psutil
 import pytest
 import test_structure
 import yaml
+from command_line import wait_until
 
 import ecgpipe
 from ecgpipe import errors
@@ -298,10 +298,10 @@ def test_a_job_of_slurm_trains_saves_when_its_time_is_up_and_continues(slurm: Pl
                 **{"cwd": slurm.folder, "env": env, "stdout": file, "stderr": file},
                 start_new_session=True,
             )
-        deadline = time.monotonic() + 120
-        while not history.is_file() or len(history.read_text().splitlines()) <= epochs:
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
-            time.sleep(0.2)
+        wait_until(
+            lambda at=epochs: history.is_file() and len(history.read_text().splitlines()) > at,
+            process,
+        )
         below = psutil.Process(process.pid).children(recursive=True)
         # As Slurm does before the time is up; srun has become torchrun here.
         next(child for child in below if "torchrun" in " ".join(child.cmdline())).terminate()
