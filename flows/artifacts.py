@@ -22,8 +22,9 @@ from prefect.artifacts import MarkdownArtifact, ProgressArtifact, TableArtifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 
+from ecgpipe.experiments.processes import TRAINING
 from ecgpipe.reports.text import plain
-from flows.page import page_text, refused_records
+from flows.page import import_plots, page_text, refused_records
 
 Kind = Literal["markdown", "progress", "table"]
 KINDS: dict[Kind, Any] = {
@@ -97,6 +98,8 @@ class StepArtifacts:
         self.page = Artifact("markdown", key)
         self.progress = Artifact("progress", f"{key}-progress")
         self._progress_time = self._page_time = float("-inf")
+        if command[0] in TRAINING:
+            import_plots()
 
     def update(self, line: str) -> None:
         """Show the progress that a line of the step's output reports."""

@@ -21,14 +21,18 @@ SCORES = {  # the first one in a history is shown
     "validation_accuracy": "accuracy",
 }
 FILES = ("manifest.json", "recipe.json", "run.json", "model.pt", "predictions.csv", "split.json")
-UNREADABLE = (
-    EcgpipeError,
-    OSError,
-    ValueError,
-    KeyError,
-)  # incomplete or unreachable
+UNREADABLE = (EcgpipeError, OSError, ValueError, KeyError)  # incomplete or unreachable
 COLOUR, INCHES = "#8b93a1", (4.4, 2.9)  # of figures; for dark and light pages
 _DRAWING = Lock()  # steps draw in several threads, but Matplotlib's style is global
+
+
+def import_plots() -> None:
+    """Import what the page of a training needs, before the training starts.
+
+    An import that a cancellation interrupts cannot be repeated, and the last page would be missing.
+    """
+    import ecgpipe.plots.curves
+    import ecgpipe.reports.results  # noqa: F401
 
 
 def page_text(command: str, output: Path) -> str:
