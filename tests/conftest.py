@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -113,6 +114,31 @@ def stores(once: Once, icentia: Path, cinc: Path) -> Path:
             shard(archive, folder / "shards" / raw.name, workers=1)
 
     return once("stores", make)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, stores: Path) -> Path:
+    """Simulated stores, where the documents say they are."""
+    return shutil.copytree(stores, tmp_path_factory.mktemp("place") / "stores")
+
+
+@pytest.fixture(scope="module")
+def leads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An archive of two twelve-lead records and one that is refused."""
+    import databases as db
+    import numpy as np
+
+    from ecgpipe.storage.archive import prepare
+
+    raw, folder = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("leads")
+    time = np.arange(5000) / 500
+    for number in (1, 2):
+        waves = [300 * lead * np.sin(2 * np.pi * number * time) for lead in range(1, 13)]
+        db.challenge(raw, f"A000{number}", signal=np.array(waves).astype(np.int16))
+    db.challenge(raw, "A0003")
+    (raw / "A0003.mat").write_bytes(b"<b>no signal</b>")
+    prepare("icbeb2018", raw, folder / "archive", workers=1)
+    return folder / "archive"
 
 
 @pytest.fixture(scope="session")
