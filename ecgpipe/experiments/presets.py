@@ -144,7 +144,7 @@ PRESETS: dict[str, Preset] = {
             *("epochs=4", "steps=24", "batch=64", "frames_per_visit=48", "shuffle=1024"),
             *("validation_share=0.2", "validation_frames=600"),
         ),
-        finetune=("repeats=2", "epochs=5", "batch=16"),
+        finetune=("repeats=2", "epochs=6", "batch=16", "seconds=10"),
         simulate={"icentia11k": (), "cinc2017": ()},
     ),
     "smoke": Preset(
