@@ -15,7 +15,7 @@ SECONDS_BETWEEN_LINES, SECONDS_BETWEEN_NOTES = 10.0, 0.1
 
 
 def say(line: str) -> None:
-    """Print a line for people, on standard error: standard output is for results."""
+    """Print a message on standard error; standard output has results only."""
     from tqdm import tqdm
 
     tqdm.write(line, file=sys.stderr)

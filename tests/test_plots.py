@@ -110,9 +110,7 @@ class Drawing:
         return [item for item in self.texts if item[0] in words]
 
 
-def test_a_strip_is_to_scale_and_its_marks_lie_on_their_samples(
-    place: Path, tmp_path: Path
-) -> None:
+def test_a_plot_is_to_scale_and_its_marks_lie_on_their_samples(place: Path, tmp_path: Path) -> None:
     store = open_store(place / "archive/icentia11k")
     record = store.read("p00002_s01")
     assert record.beats
@@ -219,7 +217,7 @@ def test_the_same_record_gives_the_same_bytes(place: Path, tmp_path: Path) -> No
     assert one == out.read_bytes()
 
 
-def test_a_strip_ends_with_its_record(place: Path, tmp_path: Path) -> None:
+def test_a_plot_ends_with_its_record(place: Path, tmp_path: Path) -> None:
     store = place / "archive/cinc2017"
     (trace,) = Drawing(plot(store, "A00001", tmp_path / "strip.svg", 8.5, 20)).traces
     assert len(trace) == 450  # 1.5 s at 300 Hz, and no sample beyond the last
@@ -254,10 +252,10 @@ def test_what_cannot_be_drawn(
     assert not list(tmp_path.iterdir())
 
 
-def test_too_much_for_one_sheet(tmp_path: Path) -> None:
+def test_too_much_for_one_plot(tmp_path: Path) -> None:
     db.mitdb(tmp_path / "raw", "100", samples=360 * 600)
     prepare("mitdb", tmp_path / "raw", tmp_path / "archive", 1)
-    with pytest.raises(EcgpipeError, match=r"--seconds 600: makes a sheet [\d.]+ m tall, and 4 m"):
+    with pytest.raises(EcgpipeError, match=r"--seconds 600: makes a plot [\d.]+ m tall, and 4 m"):
         plot(tmp_path / "archive", "100", tmp_path / "strip.png", 0, 600)
 
 

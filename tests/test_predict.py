@@ -375,7 +375,7 @@ def test_pictures_are_made_and_the_same(
     one, other = (plot_prediction(chosen, found, tmp_path / name) for name in ("a.svg", "b.svg"))
     assert one.read_bytes() == other.read_bytes()
     text = one.read_text()
-    assert ("Answer over time" in text) == (samples / 125 > chosen.seconds)
+    assert ("Prediction over time" in text) == (samples / 125 > chosen.seconds)
     assert all(f">{name}<" in text for name in (*chosen.classes, *record.leads))
     with pytest.raises(EcgpipeError, match=r"a\.txt: cannot be drawn"):
         plot_prediction(chosen, found, tmp_path / "a.txt")

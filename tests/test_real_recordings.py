@@ -173,9 +173,9 @@ def test_cinc2017_whole(recordings: Path, tmp_path: Path) -> None:
     assert manifest.totals.statements == {"N": 5076, "A": 758, "O": 2415, "~": 279}
     assert manifest.totals.records == 8528 and manifest.totals.refused == 0
     found = manifest.statistics["ECG"]
-    assert found["mean_mV"] == pytest.approx(total / samples, abs=1e-9)
-    assert found["std_mV"] == pytest.approx(np.sqrt(squares / samples - (total / samples) ** 2))
-    assert round(found["mean_mV"], 6) == 0.007536 and round(found["std_mV"], 6) == 0.237287
+    assert found.mean_mV == pytest.approx(total / samples, abs=1e-9)
+    assert found.std_mV == pytest.approx(np.sqrt(squares / samples - (total / samples) ** 2))
+    assert round(found.mean_mV, 6) == 0.007536 and round(found.std_mV, 6) == 0.237287
     assert lengths[9000] == 5977 and sum(n for k, n in lengths.items() if k > 18000) == 39
     by_digest = store.records.groupby("sha256").groups.values()
     pairs = {tuple(keys) for keys in by_digest if len(keys) > 1}

@@ -80,7 +80,7 @@ def test_seed_decides_and_order_does_not() -> None:
 
 
 def test_more_than_there_is() -> None:
-    with pytest.raises(ValueError, match="sides of 5 records from 4"):
+    with pytest.raises(ValueError, match="splits of 5 records from 4"):
         stratified_split(_set({"a": 4}), _alone(_set({"a": 4})), [3, 2], [0])
 
 

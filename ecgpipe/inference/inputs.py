@@ -98,8 +98,8 @@ def read_recording(path: Path, given: InputFormat = InputFormat()) -> Record:
     elif not path.is_file():
         raise BadRecord(f"{path}: no such recording; name a file of one of {FORMATS}")
     elif suffix == ".mat" and _is_cpsc(data := path.read_bytes()):
-        strip, error = icbeb2018.read_original(str(path), data)
-        record = Record(path.stem, path.stem, *strip, quantisation=error)
+        signal, error = icbeb2018.read_original(str(path), data)
+        record = Record(path.stem, path.stem, *signal, quantisation=error)
         _agree(path, given, record.fs, record.leads)
     elif suffix in READERS:
         record = _record(path, READERS[suffix](path), given)
@@ -143,11 +143,11 @@ def _read_wfdb(stem: Path, given: InputFormat) -> Record:
     signals = dict.fromkeys(words[0] for words in lines[1:])
     files = folder.fetch([f"{name}.hea", *signals])
     try:
-        strip = read_signal(name, files)
+        signal = read_signal(name, files)
     except BadRecord as error:  # it names files relative to their folder
         raise BadRecord(f"{stem.parent}/{error}") from None
-    _agree(stem.with_name(f"{name}.hea"), given, strip.fs, strip.leads)
-    return Record(name, name, *strip)
+    _agree(stem.with_name(f"{name}.hea"), given, signal.fs, signal.leads)
+    return Record(name, name, *signal)
 
 
 def _agree(path: Path, given: InputFormat, fs: float | None, leads: tuple[str, ...] | None) -> None:

@@ -1,4 +1,4 @@
-"""What a model file says of itself, and how well its network did, for people and for scripts."""
+"""The model card: facts and scores of a model file, as plain values and as text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WORDS = {"macro_f1": "macro F1", "auc": "AUC", "fmax": "Fmax"}
 
 
 def is_model(path: Path) -> bool:
-    """Whether a path is a model file or a run, and no store."""
+    """True for a model file or a run folder, False for a store."""
     return path.is_file() or any((path / name).is_file() for name in (MODEL, RUN))
 
 
@@ -37,9 +37,9 @@ def model_card(path: Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        What the model answers, from what input, with which network; what it was trained on, with
-        digests; scores on the items of ``predictions.csv`` where it lies beside the file; the
-        settings that differ from the defaults; versions.
+        Classes, input and network; the training data with their digests; scores on the items of
+        ``predictions.csv`` if it is in the same folder; settings that differ from the defaults;
+        versions.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Splits by patient: held-out patients upstream, stratified sides downstream."""
+"""Splits by patient: held-out patients upstream, stratified splits downstream."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FEWEST = 20  # of a combination of classes: one of them for a validation set of 
 
 
 def hold_out(patients: Sequence[str], share: float, seed: int, fewest: int = 1) -> list[str]:
-    """Choose a share of the patients for validation; the rest trains, ``fewest`` on either side.
+    """Choose a share of the patients for validation; at least ``fewest`` in either split.
 
     The order of ``patients`` does not matter. The result is sorted.
 
@@ -68,7 +68,7 @@ def strata(
 ) -> dict[str, int | tuple[int, ...]]:
     """The stratum of every key in a stratified split: its class, or its combination of classes.
 
-    A combination with fewer than ``fewest`` keys cannot be spread over all sides; the stratum of
+    A combination with fewer than ``fewest`` keys cannot be spread over all splits; the stratum of
     its keys is the rarest of their classes instead. Single classes stay as they are.
     """
     combined = Counter(label.values())
@@ -88,7 +88,7 @@ def stratified_split(
     sizes: Sequence[int],
     seed: Sequence[int],
 ) -> list[list[str]]:
-    """Divide keys into sides of given sizes, class ratio kept, groups never divided.
+    """Divide keys into splits of given sizes, stratified by class; groups are never divided.
 
     Parameters
     ----------
@@ -97,14 +97,14 @@ def stratified_split(
     group_of
         Group of every key: recordings of one patient, or copies of one recording, stay together.
     sizes
-        Number of keys of each side; what is left over goes to no side.
+        Number of keys of each split; the remaining keys are in none.
     seed
         Any sequence of integers.
 
     Returns
     -------
     list of list
-        Keys of each side, sorted. Sizes are exact as long as there are ungrouped keys to fill
+        Keys of each split, sorted. Sizes are exact as long as there are ungrouped keys to fill
         them with.
 
     Raises
@@ -114,7 +114,7 @@ def stratified_split(
     """
     keys = sorted(label_of)
     if sum(sizes) > len(keys):
-        raise ValueError(f"sides of {sum(sizes)} records from {len(keys)}")
+        raise ValueError(f"splits of {sum(sizes)} records from {len(keys)}")
     groups: dict[str, list[str]] = defaultdict(list)
     for key in keys:
         groups[group_of[key]].append(key)
@@ -126,7 +126,7 @@ def stratified_split(
     counts = [sum(map(len, strata[name])) for name in names]
     quotas = _quotas(counts, [*sizes, len(keys) - sum(sizes)])
     rng = np.random.default_rng(list(seed))
-    sides: list[list[str]] = [[] for _ in range(len(sizes) + 1)]
+    splits: list[list[str]] = [[] for _ in range(len(sizes) + 1)]
     for name, quota in zip(names, quotas, strict=True):
         left = quota.copy()
         shuffled = [strata[name][i] for i in rng.permutation(len(strata[name]))]
@@ -135,28 +135,28 @@ def stratified_split(
             if len(members) > 1:
                 room = np.where(left >= len(members), left, 0)
                 fits = room.any()
-                side = int(rng.choice(len(left), p=room / room.sum()) if fits else left.argmax())
+                split = int(rng.choice(len(left), p=room / room.sum()) if fits else left.argmax())
             else:
-                side = int(np.flatnonzero(left > 0)[0]) if (left > 0).any() else int(left.argmax())
-            sides[side] += members
-            left[side] -= len(members)
-    return [sorted(side) for side in sides[: len(sizes)]]
+                split = int(np.flatnonzero(left > 0)[0]) if (left > 0).any() else int(left.argmax())
+            splits[split] += members
+            left[split] -= len(members)
+    return [sorted(split) for split in splits[: len(sizes)]]
 
 
 def _quotas(counts: Sequence[int], sizes: Sequence[int]) -> list[np.ndarray]:
-    """How many keys of each class each side gets: rows add up to counts, columns to sizes."""
+    """How many keys of each class each split gets: rows add up to counts, columns to sizes."""
     total = sum(sizes)
     exact = np.outer(counts, sizes) / total
     quota = np.floor(exact).astype(np.int64)
     # Give the remaining ones out by largest remainder, row and column sums kept.
-    for row, side in sorted(
+    for row, split in sorted(
         np.ndindex(*quota.shape), key=lambda at: (-(exact - np.floor(exact))[at], at)
     ):
-        if quota[row].sum() < counts[row] and quota[:, side].sum() < sizes[side]:
-            quota[row, side] += 1
+        if quota[row].sum() < counts[row] and quota[:, split].sum() < sizes[split]:
+            quota[row, split] += 1
     # The greedy pass can leave a row and a column short of each other; any cell mends that.
     for row in range(len(counts)):
         while (short := counts[row] - quota[row].sum()) > 0:
-            side = int(np.argmax(np.asarray(sizes) - quota.sum(axis=0)))
-            quota[row, side] += min(short, sizes[side] - quota[:, side].sum())
+            split = int(np.argmax(np.asarray(sizes) - quota.sum(axis=0)))
+            quota[row, split] += min(short, sizes[split] - quota[:, split].sum())
     return list(quota)

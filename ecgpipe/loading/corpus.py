@@ -82,7 +82,7 @@ def open_corpus(
     span
         Samples from an item's first to its last; shorter records are left out, and counted.
     annotated
-        Whether a record needs annotated beats; one without is left out, and counted.
+        True if frames need annotated beats; records without them are left out and counted.
     unseen
         By data set, records that are left out, and counted, because a network that is trained here
         will be tested on them.

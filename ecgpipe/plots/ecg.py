@@ -28,9 +28,9 @@ from .ecg_paper import (
     PER_MV,
     PER_S,
     PULSE,
+    Layout,
     Mark,
     Section,
-    Sheet,
     paper_width,
     value_range,
 )
@@ -86,7 +86,7 @@ def plot(store: Path, key: str, out: Path, start: str | float = 0, seconds: floa
     ------
     EcgpipeError
         An unknown format or record, a start that lies outside of the record, or more than fits on
-        a sheet of 4 m.
+        a plot of 4 m.
     """
     check_format(out)
     if not (math.isfinite(seconds) and seconds > 0):
@@ -133,14 +133,14 @@ def example_svg(example: Example, max_rows: int) -> str:
     end = min(len(signal) / fs, max_rows * _ROW)
     ranges = [value_range(signal, 2)]
     with matplotlib.rc_context(PAGE_STYLE):
-        sheet = Sheet(paper_width(_ROW) + 2 * GAP, PAGE)
+        layout = Layout(paper_width(_ROW) + 2 * GAP, PAGE)
         for start in np.arange(0, end, _ROW):
             stop = min(start + _ROW, end)
             at = example.qrs[(example.qrs >= start * fs) & (example.qrs < stop * fs)]
-            _draw_ticks(sheet, GAP + (at / fs - start) * PER_S, sheet.y, PAGE_TINT)
-            sheet.y += _TICK
-            sheet.ecg(Section([""], signal[None], ranges, fs, 0, start, stop), left=GAP)
-        return svg(sheet.figure(), "strip")
+            _draw_ticks(layout, GAP + (at / fs - start) * PER_S, layout.y, PAGE_TINT)
+            layout.y += _TICK
+            layout.ecg(Section([""], signal[None], ranges, fs, 0, start, stop), left=GAP)
+        return svg(layout.figure(), "ecg")
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,53 +220,53 @@ def _draw(cut: _Cut, facts: list[str]) -> Figure:
     height = rows * (above + paper + LINE + GAP)
     if height > _TALLEST:
         raise EcgpipeError(
-            f"--seconds {end - begin:g}: makes a sheet {height / 1000:.1f} m tall, and "
+            f"--seconds {end - begin:g}: makes a plot {height / 1000:.1f} m tall, and "
             f"{_TALLEST / 1000:g} m is the most; draw less at once"
         )
     width = LEFT + paper_width(min(end - begin, _ROW), PULSE) + EDGE
-    sheet = Sheet(max(_NARROWEST, width))
-    sheet.header(facts[0], facts[1:])
-    sheet.y += LINE
+    layout = Layout(max(_NARROWEST, width))
+    layout.header(facts[0], facts[1:])
+    layout.y += LINE
     for row in range(rows):
         start = begin + row * _ROW
         stop = min(start + _ROW, end)
-        sheet.y += above
-        _draw_marks(sheet, cut, start, stop)
+        layout.y += above
+        _draw_marks(layout, cut, start, stop)
         section = Section(cut.leads, cut.millivolts, cut.ranges, cut.fs, cut.first, start, stop)
-        sheet.ecg(section, pulse=PULSE)
-        sheet.y += GAP
-    sheet.key(_key(cut))
-    sheet.y += EDGE - LINE
-    return sheet.figure()
+        layout.ecg(section, pulse=PULSE)
+        layout.y += GAP
+    layout.key(_key(cut))
+    layout.y += EDGE - LINE
+    return layout.figure()
 
 
-def _draw_marks(sheet: Sheet, cut: _Cut, start: float, stop: float) -> None:
+def _draw_marks(layout: Layout, cut: _Cut, start: float, stop: float) -> None:
     """Draw QRS complexes, beats and rhythms from ``start`` to ``stop`` (s) above the paper."""
-    y, first, last = sheet.y, start * cut.fs - 1e-6, stop * cut.fs - 1e-6
+    y, first, last = layout.y, start * cut.fs - 1e-6, stop * cut.fs - 1e-6
 
     def x(sample: Any) -> Any:
         return LEFT + PULSE + (sample / cut.fs - start) * PER_S
 
     if len(cut.qrs):
         y -= _TICK
-        _draw_ticks(sheet, x(cut.qrs[(cut.qrs >= first) & (cut.qrs < last)]), y, BLUE)
+        _draw_ticks(layout, x(cut.qrs[(cut.qrs >= first) & (cut.qrs < last)]), y, BLUE)
     if cut.beats:
         y -= _SYMBOL
         for at, symbol in cut.beats:
             if first <= at < last:
-                sheet.text(x(at), y + 3.3, symbol, 9, _ink(symbol), ha="center")
+                layout.text(x(at), y + 3.3, symbol, 9, _ink(symbol), ha="center")
     for rhythm in cut.rhythms:
         left, right = max(x(rhythm.start), LEFT + PULSE), min(x(rhythm.stop), x(stop * cut.fs))
         if left < right:
             colour = cut.colours[rhythm.name]
-            sheet.box(left, y - _BAR, right - left, _BAR - 1, colour, alpha=0.2)
-            sheet.box(left, y - 1.5, right - left, 0.5, colour)
+            layout.box(left, y - _BAR, right - left, _BAR - 1, colour, alpha=0.2)
+            layout.box(left, y - 1.5, right - left, 0.5, colour)
             if text_width(rhythm.name, 7) + 2 <= right - left:
-                sheet.text(left + 1, y - 2.2, rhythm.name, 7, colour, weight="bold")
+                layout.text(left + 1, y - 2.2, rhythm.name, 7, colour, weight="bold")
 
 
-def _draw_ticks(sheet: Sheet, x: NDArray[np.float64], y: float, colour: str) -> None:
-    sheet.strokes((((at, y + 0.5), (at, y + 2.5)) for at in x), colour, 0.4)
+def _draw_ticks(layout: Layout, x: NDArray[np.float64], y: float, colour: str) -> None:
+    layout.strokes((((at, y + 0.5), (at, y + 2.5)) for at in x), colour, 0.4)
 
 
 def _ink(symbol: str) -> str:

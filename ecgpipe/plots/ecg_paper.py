@@ -78,7 +78,7 @@ class Section:
     stop: float
 
 
-class Sheet:
+class Layout:
     """A figure in millimetres from its upper left corner; sizes of texts are in points.
 
     Attributes

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..inference.model import Model
 from ..inference.prediction import THRESHOLD, Prediction
 from ..progress import clock
-from .ecg_paper import EDGE, LEFT, LINE, PER_MV, PER_S, Section, Sheet, value_range
+from .ecg_paper import EDGE, LEFT, LINE, PER_MV, PER_S, Layout, Section, value_range
 from .style import PIXELS_PER_MM, STYLE, check_format, colours_of, save, text_width
 
 _PAPER = 125  # mm of ECG paper on a line
@@ -56,30 +56,30 @@ def plot_prediction(model: Model, prediction: Prediction, out: Path) -> Path:
 
 
 class _Drawing:
-    """The sheet, filled from top to bottom."""
+    """The plot, filled from top to bottom."""
 
     def __init__(self, model: Model, prediction: Prediction) -> None:
         self.model, self.prediction, self.record = model, prediction, prediction.record
         self.colours = colours_of(model.classes)
         self.millivolts = self.record.millivolts()
         self.is_long = len(prediction.start) > 1
-        # Many leads are drawn at half the size: 10 s fit on a line, and the sheet stays short.
+        # Many leads are drawn at half the size: 10 s fit on a line, and the plot stays short.
         self.scale = 1 if len(self.record.leads) <= 3 else 0.5
         self.seconds = _PAPER / (PER_S * self.scale)  # of a line of ECG paper
-        names = ("answer", *model.classes, *self.record.leads)
+        names = ("prediction", *model.classes, *self.record.leads)
         self.left = EDGE + max(LEFT - EDGE, max(text_width(name, 9) for name in names) + 3)
         self.room = _WIDTH - EDGE - self.left
-        self.sheet = Sheet(_WIDTH)
+        self.layout = Layout(_WIDTH)
 
     def figure(self) -> Figure:
         """Draw everything."""
-        sheet, end = self.sheet, self.prediction.seconds
+        layout, end = self.layout, self.prediction.seconds
         title = key = self.record.key
         if not self.is_long:
             title = f"{key}: {' '.join(self.prediction.windows[-1]) or 'none of its classes'}"
             title = title if text_width(title, 13) < _WIDTH - 2 * EDGE else key
-        sheet.header(title, self._facts())
-        sheet.y += LINE
+        layout.header(title, self._facts())
+        layout.y += LINE
         if self.is_long:
             self._probabilities()
             self._overview()
@@ -90,12 +90,12 @@ class _Drawing:
             while start < end - 1 / self.record.fs:
                 self._ecg(start, min(start + self.seconds, end))
                 start += self.seconds
-        sheet.y += _GAP - 1
+        layout.y += _GAP - 1
         scales = f"{PER_S * self.scale:g} mm/s, {PER_MV * self.scale:g} mm/mV on ECG paper"
         note = f"{scales}.  For research; no medical device."
-        sheet.text(EDGE, sheet.y, note, 7.5, sheet.colours.soft)
-        sheet.y += EDGE
-        return sheet.figure()
+        layout.text(EDGE, layout.y, note, 7.5, layout.colours.soft)
+        layout.y += EDGE
+        return layout.figure()
 
     def _facts(self) -> list[str]:
         item, record, model = self.prediction, self.record, self.model
@@ -110,39 +110,39 @@ class _Drawing:
 
     def _name(self, name: str, y: float, **more: Any) -> None:
         """A name at the left of something."""
-        self.sheet.text(self.left - 2, y, name, 9, ha="right", **more)
+        self.layout.text(self.left - 2, y, name, 9, ha="right", **more)
 
     def _bars(self) -> None:
         """A bar for each class; where there can be several, with a line at the threshold."""
-        sheet, room, top = self.sheet, self.room - 14, self.sheet.y
+        layout, room, top = self.layout, self.room - 14, self.layout.y
         item = self.prediction
         for name, p in zip(item.classes, item.probability[-1], strict=True):
             yes = name in item.windows[-1]
             weight = "bold" if yes else "normal"
-            self._name(name, sheet.y + 3.2, weight=weight)
-            sheet.box(self.left, sheet.y, room, _BAR - 1.2, "#eef0f2")
+            self._name(name, layout.y + 3.2, weight=weight)
+            layout.box(self.left, layout.y, room, _BAR - 1.2, "#eef0f2")
             width, alpha = room * float(p), 1 if yes else 0.45
-            sheet.box(self.left, sheet.y, width, _BAR - 1.2, self.colours[name], alpha)
-            sheet.text(_WIDTH - EDGE, sheet.y + 3.2, f"{p:.3f}", 9, ha="right", weight=weight)
-            sheet.y += _BAR
+            layout.box(self.left, layout.y, width, _BAR - 1.2, self.colours[name], alpha)
+            layout.text(_WIDTH - EDGE, layout.y + 3.2, f"{p:.3f}", 9, ha="right", weight=weight)
+            layout.y += _BAR
         if item.many_of:
             x = self.left + THRESHOLD * room
-            sheet.strokes([((x, top - 0.5), (x, sheet.y - 0.7))], sheet.colours.soft, 0.15)
-        sheet.y += 3
+            layout.strokes([((x, top - 0.5), (x, layout.y - 0.7))], layout.colours.soft, 0.15)
+        layout.y += 3
 
     def _heading(self, text: str) -> None:
-        self.sheet.y += _GAP
-        self.sheet.text(EDGE, self.sheet.y, text, 10, weight="bold")
-        self.sheet.y += 3
+        self.layout.y += _GAP
+        self.layout.text(EDGE, self.layout.y, text, 10, weight="bold")
+        self.layout.y += 3
 
     def _probabilities(self) -> None:
         """The predicted class, and the probability of every class, over time."""
-        sheet, item = self.sheet, self.prediction
-        sheet.y -= _GAP / 2
-        self._heading("Answer over time")
-        sheet.y += 2 - LINE
-        sheet.paragraph(item.shares(), 8.5)
-        sheet.y += LINE - 2
+        layout, item = self.layout, self.prediction
+        layout.y -= _GAP / 2
+        self._heading("Prediction over time")
+        layout.y += 2 - LINE
+        layout.paragraph(item.shares(), 8.5)
+        layout.y += LINE - 2
         edges = self.left + item.edges / item.seconds * self.room
         best = [item.classes[at] for at in item.probability.argmax(1)]
         shown = [
@@ -150,28 +150,28 @@ class _Drawing:
             for name, names in zip(best, item.windows, strict=True)
         ]
         self._cells(edges, 4, np.array([to_rgb(colour) for colour in shown]))
-        self._name("answer", sheet.y + 3)
-        sheet.y += 5.5
+        self._name("prediction", layout.y + 3)
+        layout.y += 5.5
         for name, p in zip(item.classes, item.probability.T, strict=True):
             self._cells(edges, _HEAT - 0.8, _shades(self.colours[name], p))
-            self._name(name, sheet.y + 3.1)
-            sheet.y += _HEAT
+            self._name(name, layout.y + 3.1)
+            layout.y += _HEAT
         for second in range(0, int(item.seconds) + 1, _step(item.seconds, 5.5)):
             x = self.left + second / item.seconds * self.room
-            sheet.strokes([((x, sheet.y - 0.4), (x, sheet.y + 0.8))], sheet.colours.soft, 0.2)
-            sheet.text(x, sheet.y + 4, clock(second), 7.5, sheet.colours.soft, ha="center")
-        sheet.y += 3
+            layout.strokes([((x, layout.y - 0.4), (x, layout.y + 0.8))], layout.colours.soft, 0.2)
+            layout.text(x, layout.y + 4, clock(second), 7.5, layout.colours.soft, ha="center")
+        layout.y += 3
 
     def _cells(
         self, edges: NDArray[np.float64], height: float, colours: NDArray[np.float64]
     ) -> None:
         """A row of cells with the colours (n, 3) between the edges (n + 1,), mm."""
-        y = [self.sheet.y, self.sheet.y + height]
-        self.sheet.axes.pcolormesh(edges, y, colours[None], antialiased=False, linewidth=0)
+        y = [self.layout.y, self.layout.y + height]
+        self.layout.axes.pcolormesh(edges, y, colours[None], antialiased=False, linewidth=0)
 
     def _overview(self) -> None:
         """The first lead of the whole recording, line by line, with the predictions below."""
-        sheet, fs, total = self.sheet, self.record.fs, self.prediction.seconds
+        layout, fs, total = self.layout, self.record.fs, self.prediction.seconds
         seconds = min(max(10, _step(total, _MAX_ROWS)), 3600)  # of a row
         signal = self.millivolts[0] - np.median(self.millivolts[0])
         tall = float(np.percentile(np.abs(signal), 99.8)) or 1.0
@@ -187,12 +187,12 @@ class _Drawing:
                 break
             at, values = _envelope(piece, round(len(piece) / fs * per_s * PIXELS_PER_MM))
             x = LEFT + at / fs * per_s
-            y = sheet.y + 0.5 * _ROW
-            box = [(LEFT, sheet.y), (LEFT + (stop - start) * per_s, sheet.y + _ROW)]
-            sheet.trace(x, y - (values - np.median(piece)) * per_mv, box)
-            sheet.text(LEFT - 2, y + 1, clock(start), 7.5, sheet.colours.soft, ha="right")
+            y = layout.y + 0.5 * _ROW
+            box = [(LEFT, layout.y), (LEFT + (stop - start) * per_s, layout.y + _ROW)]
+            layout.trace(x, y - (values - np.median(piece)) * per_mv, box)
+            layout.text(LEFT - 2, y + 1, clock(start), 7.5, layout.colours.soft, ha="right")
             self._below(start, stop, per_s)
-            sheet.y += _ROW + 1
+            layout.y += _ROW + 1
 
     def _below(self, start: float, stop: float, per_s: float) -> None:
         """The predictions from ``start`` to ``stop`` (s) below a line of the overview."""
@@ -203,7 +203,7 @@ class _Drawing:
             if names and left < right:
                 x, width = LEFT + (left - start) * per_s, (right - left) * per_s
                 colour = self.colours[item.classes[best]]
-                self.sheet.box(x, self.sheet.y + _ROW - 0.4, width, 0.9, colour)
+                self.layout.box(x, self.layout.y + _ROW - 0.4, width, 0.9, colour)
 
     def _examples(self) -> None:
         """For every predicted class, the middle of the window in which it is most probable."""
@@ -213,10 +213,10 @@ class _Drawing:
                 best = int(p.argmax())
                 middle = (item.start[best] + item.stop[best]) / 2
                 self._heading(f"Most clearly {name}, {p[best]:.3f}, at {clock(round(middle))}")
-                self.sheet.y -= 1
+                self.layout.y -= 1
                 start, stop = middle - self.seconds / 2, middle + self.seconds / 2
                 self._ecg(max(0.0, start), min(stop, item.seconds))
-                self.sheet.y -= 3
+                self.layout.y -= 3
 
     def _ecg(self, start: float, stop: float) -> None:
         """All used leads from ``start`` to ``stop`` (s) on ECG paper."""
@@ -224,8 +224,8 @@ class _Drawing:
         shown = self.millivolts[:, math.floor(start * fs) : math.floor(stop * fs) + 1]
         ranges = [value_range(lead) for lead in shown]
         section = Section(self.record.leads, self.millivolts, ranges, fs, 0, start, stop)
-        self.sheet.ecg(section, scale=self.scale)
-        self.sheet.y += 2.5
+        self.layout.ecg(section, scale=self.scale)
+        self.layout.y += 2.5
 
 
 def _shades(colour: str, share: NDArray[np.float64]) -> NDArray[np.float64]:

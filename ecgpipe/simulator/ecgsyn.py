@@ -178,7 +178,7 @@ def _ectopic(rng: np.random.Generator, span: Span, n: int) -> tuple[NDArray[np.u
     total = span.pac + span.aberrated + span.pvc
     episode = np.repeat(rng.choice([0.3, 1.7], n // 30 + 1), 30)[:n]  # ectopics come in clusters
     draw = rng.random(n) / episode
-    if n > 9:  # one is certain, so that a short strip shows what its patient has
+    if n > 9:  # one is certain, so that a short recording shows its patient's diagnosis
         draw[rng.integers(5, min(n - 3, 15))] = rng.random() * total
     k = 2
     while k < n - 3:

@@ -126,15 +126,15 @@ def _killed(times: int) -> EcgpipeError:
 
 
 def _on_processes(call: Callable[[str, J], R], jobs: Mapping[str, J], workers: int) -> Outcomes[R]:
-    """A pool for each process: when one dies, it is known at what, and the others go on."""
+    """One pool for each worker: if a worker dies, its part is known and the others continue."""
     context = get_context("spawn")
-    line, end = context.Pipe(duplex=False)
+    connection, end = context.Pipe(duplex=False)
 
-    def hire() -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(1, context, leave_with_parent, (line,))
+    def new_pool() -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(1, context, exit_with_parent, (connection,))
 
     waiting, deaths = deque(jobs), Counter[str]()
-    free = [hire() for _ in range(min(workers, len(jobs)))]
+    free = [new_pool() for _ in range(min(workers, len(jobs)))]
     doing: dict[Future[R], tuple[ProcessPoolExecutor, str]] = {}
     try:
         while waiting or doing:
@@ -147,7 +147,7 @@ def _on_processes(call: Callable[[str, J], R], jobs: Mapping[str, J], workers: i
                     outcome = _outcome(name, future.result)
                 except BrokenProcessPool:
                     pool.shutdown()
-                    pool = hire()
+                    pool = new_pool()
                     deaths[name] += 1
                     if deaths[name] < ATTEMPTS:
                         say(f"{name}: its worker process died; another one does it again")
@@ -157,25 +157,25 @@ def _on_processes(call: Callable[[str, J], R], jobs: Mapping[str, J], workers: i
                     outcome = _killed(ATTEMPTS)
                 free.append(pool)
                 yield name, outcome
-        for pool in free:  # at leisure; below they are made to leave
+        for pool in free:  # idle workers; the others are ended below
             pool.shutdown()
     finally:
         end.close()
         for pool in [*free, *(pool for pool, _ in doing.values())]:
             pool.shutdown()
-        line.close()
+        connection.close()
 
 
-def leave_with_parent(line: Connection) -> None:
-    """End this worker when its parent lets go of the line, or is gone.
+def exit_with_parent(connection: Connection) -> None:
+    """End this worker when its parent closes the connection or has ended.
 
-    An orphan must not write beside the next run. Ctrl-C is the parent's business.
+    An orphan could write at the same time as the next run. The parent handles Ctrl-C.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
-        line.poll(None)
-        # Semaphores that are not given back are reported as leaked.
+        connection.poll(None)
+        # Semaphores that are not released are reported as leaked.
         util._run_finalizers(0)  # type: ignore[attr-defined]
         os._exit(1)
 

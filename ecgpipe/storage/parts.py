@@ -42,7 +42,7 @@ class Job(Protocol):
         ...
 
     def is_current(self, inputs: dict[str, Any]) -> bool:
-        """Whether what the part was made from is what is there now."""
+        """True if the inputs are the same as when the part was made."""
         ...
 
     def write(self, target: Path) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def build(
         be made; the others are there then.
     """
     with _claimed(store, recipe.plain()):
-        _refuse_strangers(store, jobs)
+        _refuse_unknown_parts(store, jobs)
         kept = 0
         try:
             outcomes = run(partial(build_part, store.resolve()), jobs, workers, dask)
@@ -152,7 +152,7 @@ def _is_whole(store: Path, sidecar: Path, job: Job) -> bool:
 
 
 def _holds(store: Path, target: str, files: Mapping[str, Any]) -> bool:
-    """Whether a part's files are there, by their lengths."""
+    """True if all files of a part exist with their recorded sizes."""
     try:
         found = file_sizes(store / target)
     except FileNotFoundError:  # it is being taken away
@@ -187,13 +187,13 @@ def _compare(store: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> Non
         )
 
 
-def _refuse_strangers(store: Path, jobs: Mapping[str, Job]) -> None:
+def _refuse_unknown_parts(store: Path, jobs: Mapping[str, Job]) -> None:
     there = {path.stem for path in (store / PARTS).glob("*.json")}
-    strangers = sorted(there - jobs.keys())
-    if strangers:
+    unknown = sorted(there - jobs.keys())
+    if unknown:
         raise EcgpipeError(
-            f"{store}: holds {len(strangers)} parts that the source does not have "
-            f"({', '.join(strangers[:3])}…); name another folder, or give the source they came from"
+            f"{store}: holds {len(unknown)} parts that the source does not have "
+            f"({', '.join(unknown[:3])}…); name another folder, or give the source they came from"
         )
 
 

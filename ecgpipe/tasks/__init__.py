@@ -24,7 +24,7 @@ class Task:
     """What is learnt of an item: a frame, a whole record, or a context with a future."""
 
     kind: Literal["frames", "records", "contrastive"]  # what an item is and who labels it
-    answer: Literal["one_of", "many_of", "contrastive"]  # a key of tasks.answers
+    answer: Literal["one_of", "many_of", "contrastive"]  # a key of objectives.OBJECTIVES
     best: str  # the validation score, or the loss, that selects the epoch
     classes: tuple[str, ...] = ()  # of frames; those of records are the shards' statements
     label: Callable[[Labels, Record, Symbols, Starts, int], NDArray[np.int64]] | None = None

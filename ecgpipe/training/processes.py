@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from ..errors import INTERRUPTED, EcgpipeError, Interrupted
-from ..storage.executors import leave_with_parent
+from ..storage.executors import exit_with_parent
 
 TIMEOUT = timedelta(hours=2)  # the other processes wait while the first reads validation items
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # SIGHUP: the terminal was closed
@@ -200,7 +200,7 @@ def _work(
     parent: Any, prepare: Callable[[], Callable[[int], None]], queue: Any, failures: Any
 ) -> None:
     """Train repeats until the queue is empty, or one fails or is interrupted."""
-    leave_with_parent(parent)
+    exit_with_parent(parent)
     signal.signal(signal.SIGTERM, _leave)
     try:
         train = prepare()
