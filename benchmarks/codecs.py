@@ -27,7 +27,7 @@ from numcodecs.registry import get_codec
 from numpy.typing import NDArray
 
 from ecgpipe.datasets import Folder, find_entries, read_entry
-from ecgpipe.storage.archive import SHARD
+from ecgpipe.storage.zarr_part import SHARD
 
 PCODEC = {level: {"id": "pcodec", "level": level} for level in (4, 8)}
 BLOSC: dict[str, dict[str, Any]] = {

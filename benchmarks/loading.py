@@ -29,9 +29,9 @@ from ecgpipe.config import PretrainSettings
 from ecgpipe.labels.beats import ABNORMAL, NORMAL, UNDEFINED, beat_classes
 from ecgpipe.loading.corpus import Corpus, open_corpus
 from ecgpipe.loading.epoch import Epoch
-from ecgpipe.storage.archive import GROUP, PartReader
 from ecgpipe.storage.shards import CODECS, decode, samples, shard
 from ecgpipe.storage.store import Store
+from ecgpipe.storage.zarr_part import GROUP, PartReader
 from ecgpipe.tasks import frames_of
 
 FRAME, DENSITY, BATCH = 2048, 4096 / 50, 128  # samples; frames a segment; frames

@@ -28,7 +28,7 @@ import wfdb
 from ecgpipe.files import folder
 from ecgpipe.formats import annotations, wfdb_record
 from ecgpipe.labels import qrs
-from ecgpipe.storage import archive, manifest, resample, shards
+from ecgpipe.storage import resample, shards, sidecar, zarr_part
 from ecgpipe.storage.archive import prepare
 from ecgpipe.storage.shards import shard
 
@@ -38,9 +38,9 @@ STAGES: dict[str, list[tuple[Any, str]]] = {
     "parse header and samples": [(wfdb_record, "read_signal")],
     "parse annotations": [(wfdb_record, "read_marks")],
     "detect QRS": [(qrs, "detect_qrs")],
-    "counts, sums, rhythms": [(manifest, "record_row")],
-    "compress and write Zarr": [(archive.PartWriter, "add"), (archive.PartWriter, "__exit__")],
-    "read Zarr": [(archive.PartReader, "__init__"), (archive.PartReader, "read")],
+    "counts, sums, rhythms": [(sidecar.RecordRow, "of")],
+    "compress and write Zarr": [(zarr_part.PartWriter, "add"), (zarr_part.PartWriter, "__exit__")],
+    "read Zarr": [(zarr_part.PartReader, "__init__"), (zarr_part.PartReader, "read")],
     "resample": [(resample, "resample")],
     "encode": [(shards, "encode")],
     "write tar": [(tarfile.TarFile, "addfile"), (tarfile.TarFile, "close")],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import hashlib
 import os
@@ -14,6 +15,9 @@ import numpy as np
 import scipy.io
 import wfdb
 from numpy.typing import NDArray
+
+from ecgpipe.storage.sidecar import RecordRow
+from ecgpipe.types import Record
 
 ICENTIA_GAIN = 74.36482269503546
 Rows = list[tuple[int, str, str]]  # sample, symbol, note of each annotation
@@ -323,3 +327,9 @@ def batched(root: Path, patient: int, signal: Any = None, labels: Any = None, ol
         if content is not None:
             data = gzip.compress(pickle.dumps(content, old))
             (root / f"{patient:05d}_{name}.pkl.gz").write_bytes(data)
+
+
+def row(key: str, patient: str, sha256: str, fold: int | None = None) -> RecordRow:
+    """The row of a record in a sidecar, of which only its identity matters."""
+    empty = Record(key, patient, 250.0, ("I",), np.zeros((1, 1), np.int16), np.ones(1), np.zeros(1))
+    return dataclasses.replace(RecordRow.of(empty, (), ()), sha256=sha256, fold=fold)

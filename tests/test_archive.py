@@ -21,11 +21,13 @@ from hypothesis import strategies as st
 
 from ecgpipe.datasets import read_records
 from ecgpipe.errors import BadRecord, EcgpipeError
-from ecgpipe.storage import archive as module
-from ecgpipe.storage.archive import PartWriter, prepare
-from ecgpipe.storage.manifest import moments, record_row
+from ecgpipe.storage import zarr_part
+from ecgpipe.storage.archive import prepare
+from ecgpipe.storage.manifest import moments
+from ecgpipe.storage.sidecar import RecordRow
 from ecgpipe.storage.store import open_store
 from ecgpipe.storage.verify import verify
+from ecgpipe.storage.zarr_part import PartWriter
 from ecgpipe.types import NO_MARKS, Record
 
 
@@ -133,9 +135,10 @@ def test_statistics_agree_with_numpy(strips: list[tuple[list[int], float, int]])
         record = Record(
             "k", "p", 250, ("I",), signal, np.array([gain]), np.array([float(baseline)])
         )
-        rows.append(json.loads(json.dumps(record_row(record, (), ()))))
+        row = RecordRow.of(record, (), ())
+        rows.append(RecordRow.parse(json.dumps(row.plain()).encode(), Path("row.json")))
         millivolts += [(value - baseline) / gain for value in values]
-    found = moments(rows)
+    found = moments((row, 0) for row in rows)
     scale = max(map(abs, millivolts)) + 1e-12
     assert found.mean == pytest.approx(np.mean(millivolts), abs=1e-9 * scale)
     assert found.std == pytest.approx(np.std(millivolts), abs=1e-6 * scale)
@@ -144,8 +147,8 @@ def test_statistics_agree_with_numpy(strips: list[tuple[list[int], float, int]])
 def test_records_go_over_the_edges_of_zarr_shards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "CHUNK", 64)
-    monkeypatch.setattr(module, "SHARD", 256)
+    monkeypatch.setattr(zarr_part, "CHUNK", 64)
+    monkeypatch.setattr(zarr_part, "SHARD", 256)
     lengths = (100, 300, 256, 1, 700, 255, 256, 512, 3)
     root = tmp_path / "raw"
     for segment, samples in enumerate(lengths):
@@ -181,7 +184,7 @@ def test_a_refused_record_leaves_no_trace_in_a_part(tmp_path: Path) -> None:
         part.add(one)
         with pytest.raises(BadRecord, match="b: 2 leads"):
             part.add(two)
-    assert module.PartReader(tmp_path / "part").group["signal"].shape == (1, 9)
+    assert zarr_part.PartReader(tmp_path / "part").group["signal"].shape == (1, 9)
 
 
 def test_a_part_of_refused_records_alone(tmp_path: Path, small: Path) -> None:
@@ -222,7 +225,7 @@ def test_what_is_no_archive_of_this_source_is_refused(
     before = db.tree(store)
     with pytest.raises(EcgpipeError, match=r"another recipe.*dataset 'icentia11k' there"):
         prepare("mitdb", mitdb, store, 1)
-    monkeypatch.setattr(module, "CHUNK", 1024)
+    monkeypatch.setattr("ecgpipe.storage.archive.CHUNK", 1024)
     with pytest.raises(EcgpipeError, match=r"chunk 65536 there, 1024 now"):
         prepare("icentia11k", small, store, 1)
     monkeypatch.undo()

@@ -361,7 +361,7 @@ def test_recordings_are_padded_in_front_and_keep_their_end(cinc_shards: Path) ->
 
 
 def test_labels_must_be_known(cinc_shards: Path, data: Data) -> None:
-    rows = {row["key"]: row for row in Store(cinc_shards).rows()}
+    rows = {row.key: row for row in Store(cinc_shards).rows()}
     with pytest.raises(EcgpipeError, match=r"A00004 has the labels \['~'\], where one of N A O is"):
         read_labels(cinc_shards, rows, "NAO", many_of=False)
     with pytest.raises(EcgpipeError, match=r"A00004 has .* only some of N A O are known"):

@@ -209,17 +209,14 @@ def test_real_tables_of_ptbxl_are_split_by_its_folds(recordings: Path) -> None:
     """The first 520 rows of the real table, every patient on one side."""
     table = _rows(recordings / "ptbxl" / "ptbxl_database.csv")
     rows = {
-        row["ecg_id"]: {
-            "key": row["ecg_id"],
-            "patient": row["patient_id"],
-            "sha256": row["ecg_id"],
-            "fold": int(row["strat_fold"]),
-        }
+        row["ecg_id"]: db.row(
+            row["ecg_id"], row["patient_id"], row["ecg_id"], int(row["strat_fold"])
+        )
         for row in table
     }
     sides = draw_split(rows, dict.fromkeys(rows, (0,)), FinetuneSettings(repeats=1))
     (side,) = sides.repeats
     parts = (side.train, side.validation, sides.test)
     assert sum(map(len, parts)) == len(rows)  # the official folds never divide a patient
-    people = [{rows[key]["patient"] for key in part} for part in parts]
+    people = [{rows[key].patient for key in part} for part in parts]
     assert not (people[0] & people[1] or people[0] & people[2] or people[1] & people[2])

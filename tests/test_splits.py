@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecgpipe.labels.splits import FEWEST, hold_out, same_side, strata, stratified_split
+from ecgpipe.labels.splits import FEWEST, groups_by, hold_out, strata, stratified_split
 
 CINC = {"N": 5076, "A": 758, "O": 2415, "~": 279}  # 8,528 records
 NAMES = [f"p{i:05d}" for i in range(40)]
@@ -135,18 +135,19 @@ def test_groups_stay_together_and_sizes_exact(seed: int, groups: int, members: i
     assert [len(side) for side in sides] == sizes
 
 
-def _rows(*rows: tuple[str, str, str]) -> list[dict[str, str]]:
-    return [dict(zip(("key", "patient", "sha256"), row, strict=True)) for row in rows]
+def _groups(rows: list[tuple[str, str, str]]) -> dict[str, str]:
+    """Groups of keys with a patient and a signal each."""
+    return groups_by({row[0]: row[1] for row in rows}, {row[0]: row[2] for row in rows})
 
 
-def test_same_side_merges_by_patient_and_by_signal_transitively() -> None:
-    rows = _rows(
+def test_groups_merge_by_patient_and_by_signal_transitively() -> None:
+    rows = [
         ("a", "p1", "x"), ("b", "p2", "y"), ("c", "p1", "y"), ("d", "p3", "z"), ("e", "p4", "z"),
         ("f", "p5", "u"), ("g", "p2", "w"),
-    )  # fmt: skip
+    ]  # fmt: skip
     for order in range(20):
         random.Random(order).shuffle(rows)
-        found = same_side(rows)
+        found = _groups(rows)
         assert found.keys() == set("abcdefg")
         assert {key for key in found if found[key] == found["a"]} == set("abcg")
         assert {key for key in found if found[key] == found["d"]} == set("de")
@@ -157,8 +158,8 @@ PAIRS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=20)
 
 
 @given(PAIRS)
-def test_same_side_is_connectedness(pairs: list[tuple[int, int]]) -> None:
-    found = same_side(_rows(*((f"k{i}", f"p{p}", f"s{s}") for i, (p, s) in enumerate(pairs))))
+def test_groups_are_connected_components(pairs: list[tuple[int, int]]) -> None:
+    found = _groups([(f"k{i}", f"p{p}", f"s{s}") for i, (p, s) in enumerate(pairs)])
     # Independently: powers of the adjacency of records that share something.
     linked = np.array([[a[0] == b[0] or a[1] == b[1] for b in pairs] for a in pairs], int)
     reach = np.linalg.matrix_power(linked, max(1, len(pairs))) if pairs else linked

@@ -5,18 +5,20 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import replace
 
+import databases as db
 import numpy as np
 import pytest
 
 from ecgpipe.config import FinetuneSettings
 from ecgpipe.errors import EcgpipeError
 from ecgpipe.loading.recordings import Label
+from ecgpipe.storage.sidecar import RecordRow
 from ecgpipe.training.splits import Split, draw_split, draw_test, has_folds, records_held_back
 
 CINC = {"N": 5076, "A": 758, "O": 2415, "~": 279}  # 8,528 records
-Set = tuple[dict[str, dict[str, Any]], dict[str, Label]]
+Set = tuple[dict[str, RecordRow], dict[str, Label]]
 
 
 def _cinc(counts: dict[str, int], copies: int = 0) -> Set:
@@ -27,7 +29,7 @@ def _cinc(counts: dict[str, int], copies: int = 0) -> Set:
     sha = {key: key for key in keys}
     for i in range(copies):
         sha[keys[2 * i]] = sha[keys[2 * i + 1]] = f"copy{i}"
-    rows = {key: {"key": key, "patient": key, "sha256": sha[key], "fold": None} for key in keys}
+    rows = {key: db.row(key, key, sha[key]) for key in keys}
     return rows, dict(zip(keys, classes, strict=True))
 
 
@@ -41,7 +43,7 @@ def _icbeb(records: int = 1377, seed: int = 0) -> Set:
         chosen = rng.choice(9, number, replace=False, p=share / share.sum())
         label[key] = tuple(sorted(int(at) for at in chosen))
         sha = f"copy{i // 40}" if i % 40 < 2 else key
-        rows[key] = {"key": key, "patient": key, "sha256": sha, "fold": None}
+        rows[key] = db.row(key, key, sha)
     return rows, label
 
 
@@ -54,11 +56,11 @@ def _ptbxl(records: int = 900, seed: int = 0, strays: bool = True) -> Set:
         fold = 1 + patient % 10
         if strays and i % 50 == 0:
             fold = 1 + (patient + 5) % 10
-        rows[key] = {"key": key, "patient": str(patient), "sha256": key, "fold": fold}
+        rows[key] = db.row(key, str(patient), key, fold)
         label[key] = tuple(sorted({int(at) for at in rng.choice(12, int(rng.integers(1, 3)))}))
     if strays:
         for one, other in (("00003", "00400"), ("00005", "00600")):
-            rows[one]["sha256"] = rows[other]["sha256"]
+            rows[one] = replace(rows[one], sha256=rows[other].sha256)
     return rows, label
 
 
@@ -88,7 +90,7 @@ def test_nobody_and_no_copy_stands_on_two_sides(name: str, seed: int) -> None:
     unseen = records_held_back(rows, label, settings.test_share, seed)
     for home in _homes(split):
         for what in ("patient", "sha256"):
-            where = {(rows[key][what], side) for key, side in home.items()}
+            where = {(getattr(rows[key], what), side) for key, side in home.items()}
             assert len(where) == len({value for value, _ in where}), what
         assert set(home.values()) == {"train", "validation", "test"}
     if name != "ptbxl, drawn":
@@ -96,8 +98,8 @@ def test_nobody_and_no_copy_stands_on_two_sides(name: str, seed: int) -> None:
         assert set(split.test) <= set(unseen)
         rest = rows.keys() - set(unseen)
         for what in ("patient", "sha256"):
-            tested = {rows[key][what] for key in split.test}
-            assert not tested & {rows[key][what] for key in rest}
+            tested = {getattr(rows[key], what) for key in split.test}
+            assert not tested & {getattr(rows[key], what) for key in rest}
 
 
 def test_sides_of_the_paper() -> None:
@@ -131,36 +133,36 @@ def test_official_folds() -> None:
     assert has_folds(rows)
     split = draw_split(rows, label, FinetuneSettings(repeats=2))
     for side in split.repeats:
-        assert {rows[key]["fold"] for key in side.train} == set(range(1, 9))
-        assert {rows[key]["fold"] for key in side.validation} == {9}
+        assert {rows[key].fold for key in side.train} == set(range(1, 9))
+        assert {rows[key].fold for key in side.validation} == {9}
         assert len(side.train) + len(side.validation) + len(split.test) == 900
-    assert {rows[key]["fold"] for key in split.test} == {10}
+    assert {rows[key].fold for key in split.test} == {10}
     few = draw_split(rows, label, FinetuneSettings(repeats=2, train_share=0.25))
     assert few.test == split.test
     assert [len(side.train) for side in few.repeats] == [225, 225]
     assert few.repeats[0].train != few.repeats[1].train
     assert few.repeats[0].validation == few.repeats[1].validation
     drawn = draw_split(rows, label, FinetuneSettings(official_folds=False))
-    assert len({rows[key]["fold"] for key in drawn.test}) == 10
+    assert len({rows[key].fold for key in drawn.test}) == 10
 
 
 def test_strays_between_folds_are_left_out_of_the_earlier_side() -> None:
     rows, label = _ptbxl()
     split = draw_split(rows, label, FinetuneSettings(repeats=1))
-    assert set(split.test) == {key for key, row in rows.items() if row["fold"] == 10}
+    assert set(split.test) == {key for key, row in rows.items() if row.fold == 10}
     (home,) = _homes(split)
     left_out = rows.keys() - home.keys()
     assert left_out
     late = {key for key in home if home[key] != "train"}
     for key in left_out:
-        same = [other for other in rows if rows[other]["patient"] == rows[key]["patient"]]
-        copies = [other for other in rows if rows[other]["sha256"] == rows[key]["sha256"]]
+        same = [other for other in rows if rows[other].patient == rows[key].patient]
+        copies = [other for other in rows if rows[other].sha256 == rows[key].sha256]
         assert late & {*same, *copies}
 
 
 def test_folds_that_leave_a_side_empty() -> None:
     rows, label = _ptbxl(strays=False)
-    early = {key: row for key, row in rows.items() if row["fold"] < 9}
+    early = {key: row for key, row in rows.items() if row.fold < 9}
     with pytest.raises(EcgpipeError, match=r"official_folds: .* 0 to validate and 0 to test"):
         draw_split(early, {key: label[key] for key in early}, FinetuneSettings())
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import connection, get_context
 from typing import Any
 
 import torch
@@ -98,8 +98,12 @@ def _together(bench: Bench, what: Speed, count: int) -> Measured:
     ]
     for process in beside:
         process.start()
-    for process in beside:
-        process.join()
+    running = list(beside)
+    while running:
+        connection.wait([process.sentinel for process in running])
+        if any(process.exitcode for process in running):
+            barrier.abort()  # else the others wait for the one that failed
+        running = [process for process in running if process.exitcode is None]
     if any(process.exitcode for process in beside):
         return {"error": f"exit codes {[process.exitcode for process in beside]}"}
     found = [rates.get() for _ in beside]
@@ -107,7 +111,7 @@ def _together(bench: Bench, what: Speed, count: int) -> Measured:
 
 
 def _beside(bench: Bench, what: Speed, barrier: Any, rates: Any) -> None:
-    rates.put(_speed(bench, what, lambda: barrier.wait(120))["frames_s"])
+    rates.put(_speed(bench, what, lambda: barrier.wait())["frames_s"])
 
 
 def _speed(bench: Bench, what: Speed, ready: Callable[[], Any] = lambda: None) -> Measured:

@@ -17,7 +17,9 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby, islice, repeat
 from operator import methodcaller
 from pathlib import Path
-from typing import TypedDict, TypeVar
+from typing import TypeVar
+
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from ..errors import BadRecord, EcgpipeError
 from ..progress import say

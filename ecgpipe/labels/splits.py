@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 
@@ -33,33 +32,31 @@ def hold_out(patients: Sequence[str], share: float, seed: int, fewest: int = 1) 
     return sorted(names[i] for i in chosen)
 
 
-def same_side(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Groups of records that must never be divided: of one patient, or with the same signal.
+def groups_by(*properties: Mapping[str, str]) -> dict[str, str]:
+    """Groups of keys that must never be divided, because they share the value of a property.
 
     Parameters
     ----------
-    rows
-        Rows of sidecars, with ``key``, ``patient`` and ``sha256`` of the signal.
+    properties
+        Each a value of every key, such as its patient, or the digest of its signal.
 
     Returns
     -------
     dict
         The group of every key, named after one of its records.
     """
-    leader: dict[str, str] = {}  # a key's group is found by following it to a key that leads itself
+    # A key's group is found by following it to a key that leads itself.
+    leader = {key: key for key in properties[0]}
 
     def find(key: str) -> str:
         while leader[key] != key:
             key = leader[key]
         return key
 
-    first: dict[tuple[str, str], str] = {}
-    for row in rows:
-        key = row["key"]
-        leader[key] = key
-        for shared in (("patient", row["patient"]), ("signal", row["sha256"])):
-            other = first.setdefault(shared, key)
-            leader[find(other)] = find(key)
+    for values in properties:
+        first: dict[str, str] = {}
+        for key, value in values.items():
+            leader[find(first.setdefault(value, key))] = find(key)
     return {key: find(key) for key in leader}
 
 

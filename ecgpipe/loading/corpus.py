@@ -6,10 +6,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..errors import EcgpipeError
 from ..labels.qrs import main_lead
+from ..storage.sidecar import RecordRow
 from ..storage.store import Store
 from ..storage.verify import check_files
 
@@ -46,7 +47,7 @@ class Corpus(NamedTuple):
     """The shards of one or more stores, and what was left out of them."""
 
     shards: list[Shard]
-    rows: dict[str, dict[str, Any]]  # by record: its row in the sidecar, with `lead` picked
+    rows: list[tuple[str, RecordRow, int]]  # "dataset/patient", record, position of its main lead
     notes: list[str]
 
     @property
@@ -95,7 +96,7 @@ def open_corpus(
     found = [_records_of(store, fs, span, annotated, unseen) for store in stores]
     corpus = Corpus(
         shards=[shard for one in found for shard in one.shards],
-        rows={name: row for one in found for name, row in one.rows.items()},
+        rows=[row for one in found for row in one.rows],
         notes=[note for one in found for note in one.notes],
     )
     if not corpus.shards:
@@ -115,27 +116,27 @@ def _records_of(
             f"{store.path}: shards at {recipe.fs:g} Hz where the setting fs says {fs:g}"
         )
     check_files(store)
-    rows: dict[str, dict[str, Any]] = {}
-    by_part: dict[str, list[Source]] = {}
+    rows: list[tuple[str, RecordRow, int]] = []
+    shards: list[Shard] = []
     left_out = dict.fromkeys((TESTED, BARE, short := f"under {span} samples"), 0)
     tested = set(unseen.get(recipe.dataset, ()))
-    for row in store.rows():
-        if row["key"] in tested:
-            left_out[TESTED] += 1
-        elif annotated and row["beats"] is None:
-            left_out[BARE] += 1
-        elif row["samples"] < span:
-            left_out[short] += 1
-        else:
-            patient = f"{recipe.dataset}/{row['patient']}"
-            by_part.setdefault(row["part"], []).append(Source(row["key"], patient, row["samples"]))
-            lead = main_lead(tuple(row["leads"]), recipe.main_lead)
-            rows[f"{patient}/{row['key']}"] = {**row, "lead": lead, "patient_id": patient}
     symbols = Symbols(recipe.beats, recipe.rhythms)
-    shards = [
-        Shard(store.shard(part), symbols, recipe.main_lead, tuple(records))
-        for part, records in by_part.items()
-    ]
+    for part in store.sidecars():
+        records: list[Source] = []
+        for row in part.records:
+            if row.key in tested:
+                left_out[TESTED] += 1
+            elif annotated and row.beats is None:
+                left_out[BARE] += 1
+            elif row.samples < span:
+                left_out[short] += 1
+            else:
+                patient = f"{recipe.dataset}/{row.patient}"
+                records.append(Source(row.key, patient, row.samples))
+                rows.append((patient, row, main_lead(row.leads, recipe.main_lead)))
+        if records:
+            path = store.shard(part.name)
+            shards.append(Shard(path, symbols, recipe.main_lead, tuple(records)))
     notes = [
         f"{recipe.dataset}: {count:,} records {why} left out"
         for why, count in left_out.items()

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import EcgpipeError
+from ..storage.sidecar import RecordRow
 from ..storage.store import Store
 from ..storage.verify import check_files
 from ..types import Batch, Record
@@ -26,7 +27,7 @@ class Recordings:
     """A downstream data set in memory (CinC 2017: 140 MB), int16."""
 
     records: dict[str, Record]
-    rows: dict[str, dict[str, Any]]  # of the sidecars
+    rows: dict[str, RecordRow]
     label: dict[str, Label]
     classes: tuple[str, ...]
     fs: float  # Hz
@@ -45,8 +46,8 @@ def load_recordings(store: Store, many_of: bool) -> Recordings:
     """
     recipe = store.shards_recipe
     check_files(store)
-    rows = {row["key"]: row for row in store.rows()}
-    leads = {tuple(row["leads"]) for row in rows.values()}
+    rows = {row.key: row for row in store.rows()}
+    leads = {row.leads for row in rows.values()}
     if len(leads) != 1:
         raise EcgpipeError(f"{store.path}: records of {len(leads)} sets of leads; one is needed")
     totals = store.manifest.totals
@@ -64,7 +65,7 @@ def load_recordings(store: Store, many_of: bool) -> Recordings:
 
 
 def read_labels(
-    path: Path, rows: Mapping[str, Mapping[str, Any]], classes: Sequence[str], many_of: bool
+    path: Path, rows: Mapping[str, RecordRow], classes: Sequence[str], many_of: bool
 ) -> dict[str, Label]:
     """The class, or all classes, of every record, as positions in ``classes``.
 
@@ -76,10 +77,10 @@ def read_labels(
     place = {name: at for at, name in enumerate(classes)}
     label: dict[str, Label] = {}
     for key, row in rows.items():
-        found = row["statements"]
+        found = row.statements
         if not set(found) <= place.keys() or (len(found) != 1 and not many_of):
             raise EcgpipeError(
-                f"{path}: record {key} has the labels {found}, "
+                f"{path}: record {key} has the labels {list(found)}, "
                 f"where {'only some' if many_of else 'one'} of {' '.join(classes)} "
                 f"{'are known' if many_of else 'is needed'}"
             )

@@ -24,10 +24,10 @@ from ..labels.rhythms import CLOSE
 from ..plots.curves import BLUES
 from ..plots.marks import BEAT_NAMES, RHYTHM_NAMES
 from ..plots.style import PAGE_STYLE, svg
-from ..storage.archive import GROUP, open_group
 from ..storage.inspect import codec_name, inspect
 from ..storage.parts import read_sidecar
 from ..storage.store import Store, open_store
+from ..storage.zarr_part import GROUP, open_group
 from .text import CLASS_NAMES, render
 
 _RHYTHM_CLASSES = {"normal": "sinus rhythm", "afib": "atrial fibrillation",
@@ -46,7 +46,7 @@ class Counts:
     std: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))  # mV, by lead
     rates: Counter[float] = field(default_factory=Counter)  # records by Hz
     patients: Counter[str] = field(default_factory=Counter)  # records by patient
-    rhythm_seconds: Counter[str] = field(default_factory=Counter)  # by class
+    rhythm_seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     # Patients by kind of annotation (beats, rhythms, rhythm_samples, statements) and class.
     patients_with: dict[tuple[str, str], set[str]] = field(default_factory=lambda: defaultdict(set))
 
@@ -129,22 +129,22 @@ def count(store: Store) -> Counts:
     """Collect the values of all records, part by part; no signal is decoded."""
     counts = Counts()
     for part in store.parts:
-        rows = read_sidecar(store.path, part)["records"]
+        rows = read_sidecar(store.path, part).records
         for row, qrs in zip(rows, _qrs(store, part) if rows else (), strict=True):
-            counts.seconds.append(row["samples"] / row["fs"])
-            counts.rates[row["fs"]] += 1
-            counts.patients[row["patient"]] += 1
+            counts.seconds.append(row.samples / row.fs)
+            counts.rates[row.fs] += 1
+            counts.patients[row.patient] += 1
             if len(qrs) > 1:
-                counts.bpm.append(60 * row["fs"] / float(np.median(np.diff(qrs))))
-            for i, lead in enumerate(row["leads"]):
+                counts.bpm.append(60 * row.fs / float(np.median(np.diff(qrs))))
+            for i, lead in enumerate(row.leads):
                 # Integers, hence exact; the baseline cancels.
-                squares = row["samples"] * row["squares"][i] - row["sum"][i] ** 2
-                counts.std[lead].append(math.sqrt(squares) / row["samples"] / row["gain"][i])
-            for name, samples in (row["rhythm_samples"] or {}).items():
-                counts.rhythm_seconds[name] += samples / row["fs"]
+                squares = row.samples * row.squares[i] - row.sum[i] ** 2
+                counts.std[lead].append(math.sqrt(squares) / row.samples / row.gain[i])
+            for name, samples in (row.rhythm_samples or {}).items():
+                counts.rhythm_seconds[name] += samples / row.fs
             for kind in ("beats", "rhythms", "rhythm_samples", "statements"):
-                for name in row[kind] or ():
-                    counts.patients_with[kind, name].add(row["patient"])
+                for name in getattr(row, kind) or ():
+                    counts.patients_with[kind, name].add(row.patient)
     return counts
 
 

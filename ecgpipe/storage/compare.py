@@ -21,11 +21,12 @@ from ..files.paths import to_path
 from ..labels.statements import select_statements
 from ..progress import Progress
 from ..types import Marks, Record
-from .archive import GROUP, PartReader
-from .manifest import merge, record_row
+from .manifest import merge
 from .parts import read_sidecar
 from .shards import convert
+from .sidecar import RecordRow, Sidecar
 from .store import Store
+from .zarr_part import GROUP, PartReader
 
 Original = Record | BadRecord | None  # as the source gives it, why it cannot be used, or not there
 
@@ -42,16 +43,16 @@ def compare(store: Store, source: str | Path, patients: str | None = None) -> li
     problems: list[str] = []
     seen: Counter[str] = Counter()
 
-    def parts() -> Iterator[dict[str, Any]]:
+    def parts() -> Iterator[Sidecar]:
         """The parts as they were if made from what the source holds now."""
         with Progress(f"compare {store.path.name}", len(store.parts), "parts") as progress:
             for name in store.parts:
                 sidecar = read_sidecar(store.path, name)
-                seen.update(row["key"] for row in sidecar["records"])
-                seen.update(item["key"] for item in _left_out(sidecar))
+                seen.update(row.key for row in sidecar.records)
+                seen.update(item.key for item in sidecar.left_out)
                 rows, found = _compare_part(store, origin, name, sidecar)
                 problems.extend(found)
-                yield {**sidecar, "records": rows}
+                yield replace(sidecar, records=rows)
                 progress.step(name)
 
     of_source = merge(store.recipe, parts()).totals.plain()
@@ -78,20 +79,17 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     return [name for name in {**one, **other} if one.get(name) != other.get(name)]
 
 
-def _left_out(sidecar: Mapping[str, Any]) -> list[dict[str, str]]:
-    return [*sidecar["refused"], *sidecar["excluded"]]
-
-
 def _compare_part(
-    store: Store, origin: _Origin, part: str, sidecar: Mapping[str, Any]
-) -> tuple[list[dict[str, Any]], list[str]]:
+    store: Store, origin: _Origin, part: str, sidecar: Sidecar
+) -> tuple[list[RecordRow], list[str]]:
     """The rows of a part's records as the source has them, and what differs."""
-    of_source: list[dict[str, Any]] = []
+    of_source: list[RecordRow] = []
     problems: list[str] = []
-    rows, left_out = sidecar["records"], _left_out(sidecar)
-    originals = origin.read(part, [item["key"] for item in [*rows, *left_out]])
+    rows, left_out = sidecar.records, sidecar.left_out
+    keys = [row.key for row in rows] + [item.key for item in left_out]
+    originals = origin.read(part, keys)
     for row, stored in zip_longest(rows, store.read_part(part)):
-        if row is None or stored is None or stored.key != row["key"]:
+        if row is None or stored is None or stored.key != row.key:
             return [], [f"part {part}: its records are not those that its sidecar names"]
         original = next(originals)
         if original is None:
@@ -101,20 +99,20 @@ def _compare_part(
         else:
             if not origin.has_qrs:
                 original = replace(original, qrs=stored.qrs)
-            row_of_source = record_row(original, store.recipe.beats, store.recipe.rhythms)
+            row_of_source = RecordRow.of(original, store.recipe.beats, store.recipe.rhythms)
             of_source.append(row_of_source)
-            names = _differences(stored, original) or differing(row_of_source, row)
+            names = _differences(stored, original) or differing(row_of_source.plain(), row.plain())
             if names:
                 problems.append(f"{stored.key}: {', '.join(names)}: not as in the source")
     for item in left_out:
         original = next(originals)
         if original is None:
-            problems.append(f"{item['key']}: left out of the store, and not in the source either")
+            problems.append(f"{item.key}: left out of the store, and not in the source either")
         elif isinstance(original, Record) and not (
-            rows and len(original.leads) != len(rows[0]["leads"])  # a part has one number of leads
+            rows and len(original.leads) != len(rows[0].leads)  # a part has one number of leads
         ):
             problems.append(
-                f"{item['key']}: left out ({item['reason']}), but can be used now; run the "
+                f"{item.key}: left out ({item.reason}), but can be used now; run the "
                 "store's command again"
             )
     return of_source, problems
@@ -190,7 +188,7 @@ class _Archived:
         self.selection = (
             select_statements(category, made.groups, made.statements) if category else None
         )
-        self.keys = {row["key"] for row in self.archive.rows()}
+        self.keys = {row.key for row in self.archive.rows()}
         self.keys |= {item.key for item in self.archive.manifest.refused}
 
     def read(self, part: str, keys: Sequence[str]) -> Iterator[Original]:
@@ -198,11 +196,11 @@ class _Archived:
             yield from (None for _ in keys)
             return
         sidecar = read_sidecar(self.archive.path, part)
-        refused = {item["key"]: BadRecord(item["reason"]) for item in sidecar["refused"]}
-        to_path = {row["key"]: i for i, row in enumerate(sidecar["records"])}
-        reader = PartReader(self.archive.path / GROUP / part) if to_path else None
+        refused = {item.key: BadRecord(item.reason) for item in sidecar.refused}
+        position = {row.key: i for i, row in enumerate(sidecar.records)}
+        reader = PartReader(self.archive.path / GROUP / part) if position else None
         for key in keys:
-            at = to_path.get(key)
+            at = position.get(key)
             if reader is None or at is None:
                 yield refused.get(key)
             else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import median
@@ -27,14 +27,14 @@ def inspect(path: Path) -> dict[str, Any]:
     totals = manifest["totals"]
     rates: Counter[float] = Counter()
     leads: Counter[str] = Counter()
-    rhythms: Counter[str] = Counter()
+    rhythms: defaultdict[str, float] = defaultdict(float)  # hours
     seconds = []
     for row in store.rows():
-        rates[row["fs"]] += 1
-        leads.update(row["leads"])
-        seconds.append(row["samples"] / row["fs"])
-        for name, samples in (row["rhythm_samples"] or {}).items():
-            rhythms[name] += samples / row["fs"] / 3600
+        rates[row.fs] += 1
+        leads.update(row.leads)
+        seconds.append(row.samples / row.fs)
+        for name, samples in (row.rhythm_samples or {}).items():
+            rhythms[name] += samples / row.fs / 3600
     lengths = (min(seconds), median(seconds), max(seconds)) if seconds else (0.0, 0.0, 0.0)
     return {
         "kind": recipe.kind,

@@ -1,25 +1,22 @@
-"""The manifest: what a store holds, merged from its parts; and a record's row in a sidecar."""
+"""The manifest: what a store holds, merged from the sidecars of its parts."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from pydantic import Field as JsonField
 
 from ..config import digest
 from ..errors import EcgpipeError
 from ..files.atomic import read_json
 from ..files.typed import JsonData
-from ..labels.rhythms import durations
-from ..types import Marks, Record
+from .sidecar import LeftOut, RecordRow, Sidecar
 
 FORMAT = 1  # of the layout; storage_layout.md says what belongs to it
 MANIFEST = "manifest.json"
@@ -71,15 +68,6 @@ class Part(JsonData):
     records: int
     refused: int
     digest: str  # of its bytes and of what was left out
-
-
-@dataclass(frozen=True, slots=True)
-class LeftOut(JsonData):
-    """A record that is not in the store."""
-
-    key: str
-    patient: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,39 +130,6 @@ def read_manifest(store: Path) -> Manifest:
     return Manifest.parse(tree, store / MANIFEST)
 
 
-def record_row(record: Record, beats: Sequence[str], rhythms: Sequence[str]) -> dict[str, Any]:
-    """What a sidecar says of a record: identity, counts by symbol, and exact sums for statistics.
-
-    ``sum`` and ``squares`` are over the ADC values, per lead, as whole numbers, so that merging
-    them is exact; :class:`Moments` turns them into mV.
-    """
-    signal = record.signal
-    return {
-        "key": record.key,
-        "patient": record.patient,
-        "fs": record.fs,
-        "leads": list(record.leads),
-        "samples": record.samples,
-        "gain": record.gain.tolist(),
-        "baseline": record.baseline.tolist(),
-        "statements": list(record.statements),
-        "fold": record.fold,
-        "quantisation": record.quantisation,
-        "beats": None if record.beats is None else _counts(record.beats, beats),
-        "rhythms": _counts(record.rhythms, rhythms),
-        "rhythm_samples": durations(record.beats, record.rhythms, rhythms, record.samples),
-        "qrs": len(record.qrs.index),
-        "sha256": hashlib.sha256(np.ascontiguousarray(signal, "<i2").tobytes()).hexdigest(),
-        "sum": signal.sum(axis=1, dtype=np.int64).tolist(),
-        "squares": [int(np.square(lead, dtype=np.int64).sum()) for lead in signal],
-    }
-
-
-def _counts(marks: Marks, symbols: Sequence[str]) -> dict[str, int]:
-    counts = np.bincount(marks.label, minlength=len(symbols))
-    return {symbol: int(n) for symbol, n in zip(symbols, counts, strict=True) if n}
-
-
 @dataclass
 class Moments:
     """Mean and standard deviation in mV, added up record by record."""
@@ -183,10 +138,10 @@ class Moments:
     total: float = 0.0  # mV
     squares: float = 0.0  # mV squared
 
-    def add(self, row: Mapping[str, Any], lead: int) -> None:
+    def add(self, row: RecordRow, lead: int) -> None:
         """Count one lead of a record in; its own sums are exact, as fractions."""
-        n, gain, zero = row["samples"], Fraction(row["gain"][lead]), Fraction(row["baseline"][lead])
-        total, squares = row["sum"][lead], row["squares"][lead]
+        n, gain, zero = row.samples, Fraction(row.gain[lead]), Fraction(row.baseline[lead])
+        total, squares = row.sum[lead], row.squares[lead]
         self.samples += n
         self.total += float((total - n * zero) / gain)
         self.squares += float((squares - 2 * zero * total + n * zero**2) / gain**2)
@@ -202,24 +157,15 @@ class Moments:
         return math.sqrt(max(0.0, self.squares / self.samples - self.mean**2))
 
 
-def moments(
-    rows: Iterable[Mapping[str, Any]],
-    pick: Callable[[Mapping[str, Any]], Iterable[int]] = lambda row: range(len(row["leads"])),
-) -> Moments:
-    """Mean and standard deviation over the rows of records, of the leads that ``pick`` names."""
+def moments(chosen: Iterable[tuple[RecordRow, int]]) -> Moments:
+    """Mean and standard deviation over leads of records, each a row and a lead's position."""
     found = Moments()
-    for row in rows:
-        for lead in pick(row):
-            found.add(row, lead)
+    for row, lead in chosen:
+        found.add(row, lead)
     return found
 
 
-def part_digest(sidecar: Mapping[str, Any]) -> str:
-    """Identity of a part: of its bytes and of what was left out."""
-    return digest({name: sidecar[name] for name in ("files", "records", "refused", "excluded")})
-
-
-def merge(recipe: ArchiveRecipe | ShardsRecipe, sidecars: Iterable[Mapping[str, Any]]) -> Manifest:
+def merge(recipe: ArchiveRecipe | ShardsRecipe, sidecars: Iterable[Sidecar]) -> Manifest:
     """The manifest of a store from its recipe and its parts' sidecars.
 
     It holds no times, hosts, absolute paths or numbers of workers: the same input gives the same
@@ -232,17 +178,17 @@ def merge(recipe: ArchiveRecipe | ShardsRecipe, sidecars: Iterable[Mapping[str, 
     for part in sidecars:
         parts.append(
             Part(
-                name=part["name"],
-                inputs=digest(part["inputs"]),
-                records=len(part["records"]),
-                refused=len(part["refused"]),
-                digest=part_digest(part),
+                name=part.name,
+                inputs=digest(part.inputs.plain()),
+                records=len(part.records),
+                refused=len(part.refused),
+                digest=part.digest,
             )
         )
-        refused += [LeftOut(**item) for item in part["refused"]]
-        excluded += [LeftOut(**item) for item in part["excluded"]]
-        totals.stored_bytes += sum(file["bytes"] for file in part["files"].values())
-        for row in part["records"]:
+        refused += part.refused
+        excluded += part.excluded
+        totals.stored_bytes += sum(file.bytes for file in part.files.values())
+        for row in part.records:
             totals.add(row)
     manifest = Manifest(
         format=FORMAT,
@@ -279,20 +225,20 @@ class _Totals:
     statements: Counter[str] = field(default_factory=Counter)
     leads: dict[str, Moments] = field(default_factory=dict)
 
-    def add(self, row: Mapping[str, Any]) -> None:
+    def add(self, row: RecordRow) -> None:
         """Count a record in."""
         self.records += 1
-        self.without_beats += row["beats"] is None
-        self.samples += row["samples"]
-        self.seconds += row["samples"] / row["fs"]
-        self.raw_bytes += 2 * row["samples"] * len(row["leads"])
-        self.qrs += row["qrs"]
-        self.patients.add(row["patient"])
-        self.beats.update(row["beats"] or {})
-        self.rhythms.update(row["rhythms"])
-        self.rhythm_samples.update(row["rhythm_samples"] or {})
-        self.statements.update(row["statements"])
-        for i, name in enumerate(row["leads"]):
+        self.without_beats += row.beats is None
+        self.samples += row.samples
+        self.seconds += row.samples / row.fs
+        self.raw_bytes += 2 * row.samples * len(row.leads)
+        self.qrs += row.qrs
+        self.patients.add(row.patient)
+        self.beats.update(row.beats or {})
+        self.rhythms.update(row.rhythms)
+        self.rhythm_samples.update(row.rhythm_samples or {})
+        self.statements.update(row.statements)
+        for i, name in enumerate(row.leads):
             self.leads.setdefault(name, Moments()).add(row, i)
 
     def result(self, refused: int, excluded: int) -> Totals:

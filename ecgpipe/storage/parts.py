@@ -13,10 +13,10 @@ only the parts without a valid sidecar. Two runs at once are refused by a lock o
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +28,7 @@ from ..files.paths import exists, file_sizes, is_empty, is_remote, remove
 from ..progress import Progress, say
 from .executors import run
 from .manifest import MANIFEST, ArchiveRecipe, Manifest, ShardsRecipe, merge, read_manifest
+from .sidecar import ArchiveInputs, RawInputs, Sidecar, StoredFile
 
 RECIPE, PARTS, PARTIAL = "recipe.json", "parts", ".partial"
 AHEAD = 32  # sidecars that are read at once behind a URL
@@ -41,15 +42,12 @@ class Job(Protocol):
         """File or folder that the part becomes, below the store."""
         ...
 
-    def is_current(self, inputs: dict[str, Any]) -> bool:
+    def is_current(self, inputs: RawInputs | ArchiveInputs) -> bool:
         """True if the inputs are the same as when the part was made."""
         ...
 
-    def write(self, target: Path) -> dict[str, Any]:
-        """Make the part at ``target``; gives what its sidecar says of it.
-
-        ``inputs`` (digests of what it is made from), ``records`` and ``refused``.
-        """
+    def write(self, target: Path) -> Sidecar:
+        """Make the part at ``target``; gives its sidecar, still without the files."""
         ...
 
 
@@ -114,13 +112,12 @@ def build_part(store: Path, name: str, job: Job) -> bool:
         return False
     with staging_directory(store / PARTIAL) as bench:
         own = bench / name
-        content = job.write(own)
+        made = job.write(own)
         written = sorted(path for path in [own, *own.rglob("*")] if path.is_file())
         files = {
-            f"{job.target}/{path.relative_to(own).as_posix()}".removesuffix("/."): {
-                "bytes": path.stat().st_size,
-                "sha256": sha256(path),
-            }
+            f"{job.target}/{path.relative_to(own).as_posix()}".removesuffix("/."): StoredFile(
+                path.stat().st_size, sha256(path)
+            )
             for path in written
         }
         if not _is_whole(store, sidecar, job):
@@ -130,35 +127,34 @@ def build_part(store: Path, name: str, job: Job) -> bool:
             else:
                 remove(target)
             # Written beside the part, so that a kill leaves nothing among the sidecars.
-            write_json(bench / sidecar.name, {"name": name, "files": files, **content})
+            write_json(bench / sidecar.name, replace(made, files=files).plain())
             publish(bench / sidecar.name, sidecar)
     return True
 
 
 def _is_whole(store: Path, sidecar: Path, job: Job) -> bool:
     try:
-        content = json.loads(sidecar.read_text())
-        if not job.is_current(content["inputs"]):
+        content = Sidecar.read(sidecar)
+        if not job.is_current(content.inputs):
             return False
         if is_remote(store):  # where reading it all back would cost as much as making it
-            return _holds(store, job.target, content["files"])
+            return _holds(store, job.target, content.files)
         return all(
-            (store / path).stat().st_size == file["bytes"]
-            and sha256(store / path) == file["sha256"]
-            for path, file in content["files"].items()
+            (store / path).stat().st_size == file.bytes and sha256(store / path) == file.sha256
+            for path, file in content.files.items()
         )
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, EcgpipeError):  # a file is missing, or the sidecar is damaged
         return False
 
 
-def _holds(store: Path, target: str, files: Mapping[str, Any]) -> bool:
+def _holds(store: Path, target: str, files: Mapping[str, StoredFile]) -> bool:
     """True if all files of a part exist with their recorded sizes."""
     try:
         found = file_sizes(store / target)
     except FileNotFoundError:  # it is being taken away
         return False
     there = {f"{target}/{name}".removesuffix("/"): size for name, size in found.items()}
-    return all(there.get(name) == file["bytes"] for name, file in files.items())
+    return all(there.get(name) == file.bytes for name, file in files.items())
 
 
 @contextmanager
@@ -197,12 +193,12 @@ def _refuse_unknown_parts(store: Path, jobs: Mapping[str, Job]) -> None:
         )
 
 
-def read_sidecar(store: Path, name: str) -> dict[str, Any]:
+def read_sidecar(store: Path, name: str) -> Sidecar:
     """The sidecar of a part."""
-    return read_json(store / PARTS / f"{name}.json")
+    return Sidecar.read(store / PARTS / f"{name}.json")
 
 
-def read_sidecars(store: Path, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+def read_sidecars(store: Path, names: Sequence[str]) -> Iterator[Sidecar]:
     """The sidecars of parts, in order; behind a URL some are read ahead."""
     if not is_remote(store):
         yield from (read_sidecar(store, name) for name in names)

@@ -24,10 +24,11 @@ from ..files.atomic import local_copy
 from ..files.paths import exists
 from ..labels.statements import Selection, chosen_classes, select_statements, why_excluded
 from ..types import Marks, Record
-from .archive import GROUP, PartReader
-from .manifest import MANIFEST, ArchiveRecipe, Manifest, ShardsRecipe, read_manifest, record_row
+from .manifest import MANIFEST, ArchiveRecipe, Manifest, ShardsRecipe, read_manifest
 from .parts import build, read_sidecar, versions
 from .resample import resample
+from .sidecar import ArchiveInputs, LeftOut, RawInputs, RecordRow, Sidecar
+from .zarr_part import GROUP, PartReader
 
 FOLDER = "shards"
 # Configurations of numcodecs: `numcodecs.get_codec(config).decode(data)` reads a sample.
@@ -130,41 +131,39 @@ class ShardJob:
         """The tar file."""
         return f"{FOLDER}/{self.part}.tar"
 
-    def is_current(self, inputs: dict[str, Any]) -> bool:
-        """Whether the archive's part is what it was."""
-        return bool(inputs == {"part": self.digest})
+    def is_current(self, inputs: RawInputs | ArchiveInputs) -> bool:
+        """True if the archive's part is unchanged."""
+        return inputs == ArchiveInputs(self.digest)
 
-    def write(self, target: Path) -> dict[str, Any]:
+    def write(self, target: Path) -> Sidecar:
         """Resample and pack the records one at a time; refusals of the archive are passed on."""
         part = read_sidecar(self.archive, self.part)
-        rows: list[dict[str, Any]] = []
-        excluded: list[dict[str, str]] = []
-        if part["records"]:
+        rows: list[RecordRow] = []
+        excluded: list[LeftOut] = []
+        if part.records:
             reader = PartReader(self.archive / GROUP / self.part)
             beats, rhythms = (tuple(reader.group.attrs[f"{m}_symbols"]) for m in ("beat", "rhythm"))
             with tarfile.open(target, "w", format=tarfile.USTAR_FORMAT) as tar:
-                for i in range(len(part["records"])):
+                for i in range(len(part.records)):
                     archived = reader.read(i)
                     try:
                         record = convert(archived, self.selection, self.fs)
                     except BadRecord as error:
-                        excluded.append(
-                            {
-                                "key": archived.key,
-                                "patient": archived.patient,
-                                "reason": str(error),
-                            }
-                        )
+                        excluded.append(LeftOut(archived.key, archived.patient, str(error)))
                         continue
-                    rows.append(record_row(record, beats, rhythms))
+                    rows.append(RecordRow.of(record, beats, rhythms))
                     for name, data in encode(record, CODECS[self.codec], beats, rhythms).items():
                         # Time, owner and mode stay at tarfile's fixed defaults.
                         member = tarfile.TarInfo(f"{record.key}.{name}")
                         member.size = len(data)
                         tar.addfile(member, io.BytesIO(data))
-        inputs = {"part": self.digest}
-        left_out = {"refused": part["refused"], "excluded": excluded}
-        return {"inputs": inputs, "records": rows, **left_out}
+        return Sidecar(
+            name=self.part,
+            inputs=ArchiveInputs(self.digest),
+            records=rows,
+            refused=part.refused,
+            excluded=excluded,
+        )
 
 
 def convert(record: Record, selection: Selection | None, fs: float) -> Record:

@@ -6,14 +6,16 @@ import json
 from collections.abc import Iterator
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import EcgpipeError
 from ..files.paths import exists, to_path
 from ..types import Record
-from . import archive, shards
+from . import shards
 from .manifest import MANIFEST, ArchiveRecipe, Manifest, ShardsRecipe, read_manifest
 from .parts import PARTS, RECIPE, read_sidecar, read_sidecars
+from .sidecar import RecordRow, Sidecar
+from .zarr_part import GROUP, PartReader
 
 if TYPE_CHECKING:
     import dask.array
@@ -82,18 +84,25 @@ class Store:
         """Names of the parts, sorted."""
         return [part.name for part in self.manifest.parts]
 
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """What the sidecars say of each record, in the order of the store, with its ``part``."""
-        for sidecar in read_sidecars(self.path, self.parts):
-            for at, row in enumerate(sidecar["records"]):
-                yield {"part": sidecar["name"], "at": at, **row}
+    def sidecars(self) -> Iterator[Sidecar]:
+        """The sidecars of the parts, in the order of the store."""
+        return read_sidecars(self.path, self.parts)
+
+    def rows(self) -> Iterator[RecordRow]:
+        """What the sidecars say of each record, in the order of the store."""
+        return (row for sidecar in self.sidecars() for row in sidecar.records)
 
     @cached_property
     def records(self) -> pd.DataFrame:
         """The records as a table, index ``key``; ``start`` and ``stop`` lie in ``signal``."""
         import pandas as pd
 
-        table = pd.DataFrame(list(self.rows()), columns=["part", "at", *ROW])
+        rows = (
+            (sidecar.name, at, *(getattr(row, name) for name in COLUMNS))
+            for sidecar in self.sidecars()
+            for at, row in enumerate(sidecar.records)
+        )
+        table = pd.DataFrame(rows, columns=["part", "at", *COLUMNS])
         table["stop"] = table["samples"].cumsum()
         table["start"] = table["stop"] - table["samples"]
         table["seconds"] = table["samples"] / table["fs"]
@@ -107,24 +116,22 @@ class Store:
         EcgpipeError
             There is no such record.
         """
-        row = self._row(key)
+        part, at = self._find(key)
         if self.recipe.kind == "archive":
-            return _part_reader(self.path / archive.GROUP / row["part"]).read(int(row["at"]))
-        for sample in shards.samples(self.shard(row["part"]), lambda found: found == key):
+            return _part_reader(self.path / GROUP / part).read(at)
+        for sample in shards.samples(self.shard(part), lambda found: found == key):
             return shards.decode(sample)
-        raise EcgpipeError(
-            f"{self.shard(row['part'])}: lacks {key}; run `ecgpipe verify` on the store"
-        )
+        raise EcgpipeError(f"{self.shard(part)}: lacks {key}; run `ecgpipe verify` on the store")
 
-    def _row(self, key: str) -> dict[str, Any]:
+    def _find(self, key: str) -> tuple[str, int]:
         """Part and position of a record; without the table, which is large in a large store."""
         written = json.dumps(key, ensure_ascii=False)
         for part in self.parts:
             if written not in (self.path / PARTS / f"{part}.json").read_text():
                 continue
-            for at, row in enumerate(read_sidecar(self.path, part)["records"]):
-                if row["key"] == key:
-                    return {"part": part, "at": at}
+            for at, row in enumerate(read_sidecar(self.path, part).records):
+                if row.key == key:
+                    return part, at
         raise EcgpipeError(f"{self.path}: holds no record {key}; see `ecgpipe inspect`")
 
     def read_all(self) -> Iterator[Record]:
@@ -134,10 +141,10 @@ class Store:
 
     def read_part(self, part: str) -> Iterator[Record]:
         """Every record of one part, in order."""
-        if not read_sidecar(self.path, part)["records"]:
+        if not read_sidecar(self.path, part).records:
             return
         if self.recipe.kind == "archive":
-            reader = archive.PartReader(self.path / archive.GROUP / part)
+            reader = PartReader(self.path / GROUP / part)
             yield from (reader.read(i) for i in range(len(reader.described)))
         else:
             yield from map(shards.decode, shards.samples(self.shard(part)))
@@ -170,7 +177,7 @@ class Store:
         names = [part] if part else [p.name for p in self.manifest.parts if p.records]
         arrays = []
         for name_of_part in names:
-            stored = _part_reader(self.path / archive.GROUP / name_of_part).group[name]
+            stored = _part_reader(self.path / GROUP / name_of_part).group[name]
             # Chunks of whole files: the inner chunk, Dask's choice, makes 64 times as many tasks.
             arrays.append(da.from_zarr(stored, chunks=stored.shards or stored.chunks))
         return da.concatenate(arrays, axis=-1 if name == "signal" else 0)
@@ -181,12 +188,12 @@ class Store:
         return self.array("signal")
 
 
-ROW = (
+COLUMNS = (
     "key", "patient", "fs", "leads", "samples", "gain", "baseline", "statements", "fold",
     "quantisation", "beats", "rhythms", "rhythm_samples", "qrs", "sha256",
 )  # fmt: skip
 
 
 @lru_cache(maxsize=4)
-def _part_reader(path: Path) -> archive.PartReader:
-    return archive.PartReader(path)
+def _part_reader(path: Path) -> PartReader:
+    return PartReader(path)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from ..errors import Damaged, EcgpipeError
 from ..files.atomic import read_json, sha256
 from ..files.paths import file_sizes
 from ..progress import Progress
 from .compare import compare, differing
-from .manifest import Part, merge, part_digest, record_row
-from .parts import PARTS, RECIPE, read_sidecar, read_sidecars
+from .manifest import Part, merge
+from .parts import PARTS, RECIPE, read_sidecar
+from .sidecar import RecordRow, Sidecar
 from .store import Store
 
 
@@ -70,20 +70,18 @@ def check_files(store: Store) -> None:
         Naming the first file.
     """
     there = file_sizes(store.path)
-    for part, sidecar in zip(
-        store.manifest.parts, read_sidecars(store.path, store.parts), strict=True
-    ):
-        if part_digest(sidecar) != part.digest:
+    for part, sidecar in zip(store.manifest.parts, store.sidecars(), strict=True):
+        if sidecar.digest != part.digest:
             raise EcgpipeError(
                 f"{store.path}: part {part.name} changed since the manifest was written; "
                 "run the store's command again"
             )
-        for file, expected in sidecar["files"].items():
+        for file, expected in sidecar.files.items():
             path, size = store.path / file, there.get(file)
-            if size != expected["bytes"]:
+            if size != expected.bytes:
                 raise EcgpipeError(
                     f"{path}: {'missing' if size is None else f'{size:,} bytes'} where "
-                    f"{expected['bytes']:,} bytes were written; run the store's command again"
+                    f"{expected.bytes:,} bytes were written; run the store's command again"
                 )
 
 
@@ -100,7 +98,7 @@ def _check(store: Store, decode: bool) -> list[str]:
     unknown: list[str] = []
     there = file_sizes(store.path)
 
-    def sidecars() -> Iterator[dict[str, Any]]:
+    def sidecars() -> Iterator[Sidecar]:
         with Progress(f"verify {store.path.name}", len(store.parts), "parts") as progress:
             for part in store.manifest.parts:
                 try:
@@ -124,28 +122,25 @@ def _check(store: Store, decode: bool) -> list[str]:
     return problems
 
 
-def _sidecar(store: Store, part: Part) -> dict[str, Any]:
+def _sidecar(store: Store, part: Part) -> Sidecar:
     """The sidecar that the manifest was merged from."""
     sidecar = read_sidecar(store.path, part.name)
-    try:
-        if part_digest(sidecar) == part.digest:
-            return sidecar
-    except (LookupError, TypeError):
-        pass  # of another shape altogether
-    raise EcgpipeError(f"{PARTS}/{part.name}.json: changed since the manifest was written")
+    if sidecar.digest != part.digest:
+        raise Damaged(f"{PARTS}/{part.name}.json: changed since the manifest was written")
+    return sidecar
 
 
 def _check_part(
-    store: Store, name: str, sidecar: Mapping[str, Any], decode: bool, there: Mapping[str, int]
+    store: Store, name: str, sidecar: Sidecar, decode: bool, there: Mapping[str, int]
 ) -> Iterator[str]:
     is_whole = True
-    for file, expected in sidecar["files"].items():
+    for file, expected in sidecar.files.items():
         path, size = store.path / file, there.get(file)
         if size is None:
             problem = "missing"
-        elif size != expected["bytes"]:
-            problem = f"{size:,} bytes, {expected['bytes']:,} expected"
-        elif sha256(path) != expected["sha256"]:
+        elif size != expected.bytes:
+            problem = f"{size:,} bytes, {expected.bytes:,} expected"
+        elif sha256(path) != expected.sha256:
             problem = "its bytes changed (SHA-256 differs)"
         else:
             continue
@@ -154,6 +149,6 @@ def _check_part(
     if not is_whole or not decode:
         return  # damaged files are named already; decoding them says nothing new
     recipe = store.recipe
-    rows = [record_row(r, recipe.beats, recipe.rhythms) for r in store.read_part(name)]
-    if rows != sidecar["records"]:
+    rows = [RecordRow.of(r, recipe.beats, recipe.rhythms) for r in store.read_part(name)]
+    if rows != sidecar.records:
         yield f"part {name}: its records are not what its sidecar says"

@@ -214,7 +214,9 @@ class Trainer:
         settings, split = self.settings, self.split.repeats[number]
         rows, objective = self.recordings.rows, OBJECTIVES[self.task.answer]
         of_statistics = split.train if settings.statistics == "train" else rows
-        spread = moments(rows[key] for key in of_statistics)
+        spread = moments(
+            (rows[key], lead) for key in of_statistics for lead in range(len(rows[key].leads))
+        )
         padded = self.padded.standardised(spread.mean, spread.std)
         predicted = PREDICTED * settings.batch if self.device.is_gpu else settings.batch
         fs, leads = self.recordings.fs, self.recordings.leads

@@ -84,8 +84,7 @@ def _open_data(stores: Sequence[Store], settings: PretrainSettings) -> _Data:
     corpus = open_corpus(stores, settings.fs, span, needs_beats, held_back)
     training, held_out = _divide(corpus, stores, settings)
     counted = {*training, *(held_out if settings.statistics == "all" else ())}
-    rows = [row for row in corpus.rows.values() if row["patient_id"] in counted]
-    spread = moments(rows, lambda row: [row["lead"]])
+    spread = moments((row, lead) for patient, row, lead in corpus.rows if patient in counted)
     frames = frames_of(settings, spread.mean, spread.std)
     return _Data(corpus, training, held_out, held_back, spread, frames)
 
@@ -95,7 +94,7 @@ def _held_back(store: Store, settings: PretrainSettings) -> list[str]:
     name = store.recipe.dataset
     if name not in DOWNSTREAM:
         return []
-    rows = {row["key"]: row for row in store.rows()}
+    rows = {row.key: row for row in store.rows()}
     many_of = TASKS[name].answer == "many_of"
     label = read_labels(store.path, rows, store.recipe.statements, many_of)
     return records_held_back(rows, label, settings.held_back, settings.held_back_seed)

@@ -11,10 +11,11 @@ from ..config import FinetuneSettings
 from ..errors import EcgpipeError
 from ..files.atomic import read_json, write_json
 from ..files.paths import exists
-from ..labels.splits import same_side, strata, stratified_split
+from ..labels.splits import groups_by, strata, stratified_split
 from ..loading.recordings import Label
+from ..storage.sidecar import RecordRow
 
-Rows = Mapping[str, Mapping[str, Any]]
+Rows = Mapping[str, RecordRow]  # by key
 TRAINING_FOLDS, VALIDATION_FOLD, TEST_FOLD = (
     range(1, 9),
     9,
@@ -61,7 +62,7 @@ class Split:
 
 def has_folds(rows: Rows) -> bool:
     """True if the set comes with its own split: a fold for every record."""
-    return all(row["fold"] is not None for row in rows.values())
+    return all(row.fold is not None for row in rows.values())
 
 
 def draw_split(rows: Rows, label: Mapping[str, Label], settings: FinetuneSettings) -> Split:
@@ -74,7 +75,7 @@ def draw_split(rows: Rows, label: Mapping[str, Label], settings: FinetuneSetting
     Parameters
     ----------
     rows
-        Rows of sidecars by key, with ``patient``, ``sha256`` of the signal, and ``fold``.
+        Rows of sidecars by key.
     label
         The class, or classes, of every key.
 
@@ -98,7 +99,7 @@ def draw_split(rows: Rows, label: Mapping[str, Label], settings: FinetuneSetting
             "cannot be drawn; each must leave a record, and they must add up to 1 at most"
         )
     count["train"] = min(count["train"], len(label) - count["validation"] - count["test"])
-    groups, strata_of = same_side(rows.values()), strata(label)
+    groups, strata_of = _groups(rows), strata(label)
     test = draw_test(rows, label, settings.test_share, settings.split_seed)
     tested = set(test)
     pool = {key: strata_of[key] for key in label if key not in tested}
@@ -116,7 +117,7 @@ def draw_split(rows: Rows, label: Mapping[str, Label], settings: FinetuneSetting
 def draw_test(rows: Rows, label: Mapping[str, Label], share: float, seed: int) -> list[str]:
     """Draw the test records, which no repeat and no pretraining may see."""
     count = round(share * len(label))
-    (test,) = stratified_split(strata(label), same_side(rows.values()), [count], [seed, 1])
+    (test,) = stratified_split(strata(label), _groups(rows), [count], [seed, 1])
     return test
 
 
@@ -126,22 +127,30 @@ def records_held_back(rows: Rows, label: Mapping[str, Label], share: float, seed
     The drawn test records; with official folds, the last two folds and all of their patients.
     """
     if has_folds(rows):
-        groups = same_side(rows.values())
-        late = {groups[key] for key in rows if rows[key]["fold"] not in TRAINING_FOLDS}
+        groups = _groups(rows)
+        late = {groups[key] for key in rows if rows[key].fold not in TRAINING_FOLDS}
         return sorted(key for key in rows if groups[key] in late)
     return draw_test(rows, label, share, seed)
 
 
+def _groups(rows: Rows) -> dict[str, str]:
+    """Records of one patient, or with the same signal, which no split divides."""
+    return groups_by(
+        {key: row.patient for key, row in rows.items()},
+        {key: row.sha256 for key, row in rows.items()},
+    )
+
+
 def _by_folds(rows: Rows, label: Mapping[str, Label], settings: FinetuneSettings) -> Split:
-    groups = same_side(rows.values())
-    test = sorted(key for key in rows if rows[key]["fold"] == TEST_FOLD)
+    groups = _groups(rows)
+    test = sorted(key for key in rows if rows[key].fold == TEST_FOLD)
     taken = {groups[key] for key in test}
     validation = sorted(
-        key for key in rows if rows[key]["fold"] == VALIDATION_FOLD and groups[key] not in taken
+        key for key in rows if rows[key].fold == VALIDATION_FOLD and groups[key] not in taken
     )
     taken |= {groups[key] for key in validation}
     training = [
-        key for key in rows if rows[key]["fold"] in TRAINING_FOLDS and groups[key] not in taken
+        key for key in rows if rows[key].fold in TRAINING_FOLDS and groups[key] not in taken
     ]
     if not (test and validation and training):
         raise EcgpipeError(
