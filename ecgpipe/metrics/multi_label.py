@@ -1,8 +1,13 @@
 """Scores of multi-label classification: an item has any number of classes.
 
+Labels and decisions are (items, classes), 0 or 1 or bool. Probabilities are (items, classes); where
+only their order counts, any values will do. Every function raises `EcgpipeError` for no items, for
+shapes that differ, for labels other than 0 and 1, and for probabilities that are not finite.
+
 A class is predicted where its probability p reaches the threshold, p >= t. A maximum over the
 thresholds is taken over all distinct probabilities: other thresholds give the same predictions, or
-none at all, where every score is 0. A ratio 0/0 counts as 0, as in `ecgpipe.metrics.single_label`.
+none at all, where every score is 0. Of equally good thresholds, the highest is taken. A ratio 0/0
+counts as 0, as in `ecgpipe.metrics.single_label`.
 
 Sources: Weimann & Conrad 2021 (which scores); Strodthoff et al. 2020, "Deep learning for ECG
 analysis: benchmarks and insights from PTB-XL" (mean AUC, Fmax); Alday et al. 2020,
@@ -11,7 +16,6 @@ analysis: benchmarks and insights from PTB-XL" (mean AUC, Fmax); Alday et al. 20
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -25,43 +29,24 @@ Flags = NDArray[np.bool_]
 
 
 def class_auc(label: ArrayLike, probability: ArrayLike) -> Floats:
-    """Area under the ROC curve of every class.
+    """Area under the ROC curve of every class, (classes,); nan where all or no items have it.
 
-    It is the probability that an item of the class has a higher value than one that is not of it,
-    where equal values count half (Mann & Whitney's statistic).
-
-    Parameters
-    ----------
-    label
-        (n, c) 1 where an item has a class, else 0.
-    probability
-        (n, c) probabilities or anything that orders the items of a class alike.
-
-    Returns
-    -------
-    (c,) areas from 0 to 1; nan where all or none of the items have the class.
-
-    Raises
-    ------
-    EcgpipeError
-        No items, shapes that do not fit, labels other than 0 and 1, or values that are not finite.
+    It is the probability that an item with the class has a higher value than an item without it;
+    equal values count half (Mann-Whitney statistic).
     """
     true, p = _checked(label, probability)
     areas = np.full(true.shape[1], np.nan)
-    for place, (has, value) in enumerate(zip(true.T, p.T, strict=True)):
+    for c, (has, value) in enumerate(zip(true.T, p.T, strict=True)):
         inside, outside = value[has], np.sort(value[~has])
         if inside.size and outside.size:
             lower = np.searchsorted(outside, inside, "left").sum()  # pairs in the right order
             up_to = np.searchsorted(outside, inside, "right").sum()  # and those of equal values
-            areas[place] = (lower + up_to) / (2 * inside.size * outside.size)
+            areas[c] = (lower + up_to) / (2 * inside.size * outside.size)
     return areas
 
 
 def auc(label: ArrayLike, probability: ArrayLike) -> float:
-    """Unweighted mean of `class_auc` over the classes that have one.
-
-    Parameters and errors are those of `class_auc`; nan where no class has one.
-    """
+    """Unweighted mean of `class_auc` over the classes that have one; nan if none has."""
     areas = class_auc(label, probability)
     defined = areas[~np.isnan(areas)]
     return float(defined.mean()) if defined.size else float("nan")
@@ -73,23 +58,8 @@ def fmax(label: ArrayLike, probability: ArrayLike) -> tuple[float, float]:
     At a threshold an item's precision is the share of its predicted classes that are true, its
     recall the share of its true classes that are predicted. F1 is the harmonic mean of the mean
     precision, over the items with a predicted class, and the mean recall, over all items. Items
-    without a true class have no recall and are left out (`count_unlabelled`).
-
-    Parameters
-    ----------
-    label
-        (n, c) 1 where an item has a class, else 0.
-    probability
-        (n, c) probabilities, or anything that orders all pairs of item and class alike.
-
-    Returns
-    -------
-    F1, from 0 to 1, and the threshold; of thresholds that are equally good the highest.
-
-    Raises
-    ------
-    EcgpipeError
-        Those of `class_auc`, or no item has a true class.
+    without a true class have no recall and are left out (`count_unlabelled`); an `EcgpipeError` is
+    raised if no item has one.
     """
     true, p = _checked(label, probability)
     labelled = true.any(1)
@@ -114,7 +84,7 @@ def fmax(label: ArrayLike, probability: ArrayLike) -> tuple[float, float]:
 
 
 def count_unlabelled(label: ArrayLike) -> int:
-    """Number of items without a true class, of (n, c) labels 0 or 1; `fmax` leaves them out."""
+    """Number of items without a true class."""
     return int((~_flags(label).any(1)).sum())
 
 
@@ -124,22 +94,6 @@ def f_beta(label: ArrayLike, decision: ArrayLike, beta: float = 2.0) -> float:
     In TP, FP and FN an item weighs 1 / the number of its true classes (1 if it has none), as in
     the 2020 challenge. A class that is neither true nor predicted anywhere counts as 0; the
     challenge's own code leaves it out of the mean.
-
-    Parameters
-    ----------
-    label, decision
-        (n, c) 0 or 1, or bool: 1 where an item has a class, and where the class is predicted.
-    beta
-        Weight of recall against precision.
-
-    Returns
-    -------
-    From 0 to 1.
-
-    Raises
-    ------
-    EcgpipeError
-        No items, shapes that do not fit, or values other than 0 and 1.
     """
     return float(_f_beta(*_weighted_counts(label, decision), beta).mean())
 
@@ -147,8 +101,7 @@ def f_beta(label: ArrayLike, decision: ArrayLike, beta: float = 2.0) -> float:
 def g_beta(label: ArrayLike, decision: ArrayLike, beta: float = 2.0) -> float:
     """Mean over the classes of TP / (TP + FP + beta FN), at beta = 1 the Jaccard index.
 
-    Weights, parameters and errors are those of `f_beta`; ``beta`` is the weight of a missed class
-    against a false one.
+    Items have the weights of `f_beta`.
     """
     return float(_g_beta(*_weighted_counts(label, decision), beta).mean())
 
@@ -156,60 +109,27 @@ def g_beta(label: ArrayLike, decision: ArrayLike, beta: float = 2.0) -> float:
 def best_threshold(
     label: ArrayLike, probability: ArrayLike, metric: Literal["f_beta", "g_beta"]
 ) -> float:
-    """Threshold, one for all classes, at which `f_beta` or `g_beta` is highest with beta = 2.
-
-    Parameters
-    ----------
-    label
-        (n, c) 1 where an item has a class, else 0.
-    probability
-        (n, c) probabilities.
-
-    Returns
-    -------
-    One of the probabilities; of thresholds that are equally good the highest.
-
-    Raises
-    ------
-    EcgpipeError
-        Those of `class_auc`.
-    """
+    """Threshold, one for all classes, at which `f_beta` or `g_beta` is highest with beta = 2."""
     true, p = _checked(label, probability)
+    class_score = {"f_beta": _f_beta, "g_beta": _g_beta}[metric]
     weight = _weights(true)
     thresholds = np.unique(p)[::-1]
     total = np.zeros(len(thresholds))
     for has, value in zip(true.T, p.T, strict=True):
         sums = _reaching(value, np.stack([weight * has, weight], axis=-1), thresholds)
-        total += _BY_NAME[metric](sums[:, 0], sums[:, 1], (weight * has).sum(), 2.0)
+        total += class_score(sums[:, 0], sums[:, 1], (weight * has).sum(), 2.0)
     return float(thresholds[_first_best(total)])
 
 
 def class_f1_many(label: ArrayLike, decision: ArrayLike) -> Floats:
-    """F1 of every class, 2 TP / (2 TP + FP + FN), shape (c,); arguments and errors of `f_beta`."""
+    """F1 of every class, 2 TP / (2 TP + FP + FN), (classes,)."""
     true, predicted = _flags(label), _flags(decision)
     _check_shapes(true, predicted)
     return ratio(2 * (true & predicted).sum(0), true.sum(0) + predicted.sum(0))
 
 
 def scores_many_of(label: ArrayLike, probability: ArrayLike) -> dict[str, float]:
-    """Scores where every item has any number of classes.
-
-    Parameters
-    ----------
-    label
-        (n, c) 1 where an item has a class, else 0.
-    probability
-        (n, c) probabilities.
-
-    Returns
-    -------
-    ``auc`` and ``fmax``, and ``macro_f1`` of the classes with a probability of .5 or more.
-
-    Raises
-    ------
-    EcgpipeError
-        Those of `fmax`.
-    """
+    """`auc` and `fmax`, and ``macro_f1`` of the classes with a probability of .5 or more."""
     true, p = _checked(label, probability)
     return {
         "auc": auc(true, p),
@@ -239,14 +159,8 @@ def _g_beta(true_positive: Floats, predicted: Floats, occurs: Floats, beta: floa
     return ratio(true_positive, predicted + beta * (occurs - true_positive))
 
 
-_BY_NAME: dict[str, Callable[[Floats, Floats, Floats, float], Floats]] = {
-    "f_beta": _f_beta,
-    "g_beta": _g_beta,
-}
-
-
 def _weighted_counts(label: ArrayLike, decision: ArrayLike) -> tuple[Floats, Floats, Floats]:
-    """Sums of item weights, (c,) each: true positives, predicted, true."""
+    """Sums of item weights, (classes,) each: true positives, predicted, true."""
     true, predicted = _flags(label), _flags(decision)
     _check_shapes(true, predicted)
     weight = _weights(true)[:, None]
@@ -258,6 +172,7 @@ def _weighted_counts(label: ArrayLike, decision: ArrayLike) -> tuple[Floats, Flo
 
 
 def _weights(true: Flags) -> Floats:
+    """Weight of each item, 1 / the number of its true classes."""
     return 1 / np.maximum(true.sum(1), 1)
 
 

@@ -3,7 +3,7 @@
 scikit-learn would save about 20 lines in `ecgpipe.metrics`; it has 51 MB and imports in 2 s.
 
 A ratio 0/0 counts as 0, like scikit-learn's ``zero_division=0``: a class that neither occurs nor is
-predicted has F1 0 and pulls the macro F1 down, so that a score means the same whichever classes a
+predicted has F1 0 and lowers the macro F1. So a score has the same meaning whichever classes a
 small test set happens to hold. Balanced accuracy is the mean recall over the classes that occur.
 """
 
@@ -18,21 +18,10 @@ from ..errors import EcgpipeError
 
 
 def confusion(label: ArrayLike, predicted: ArrayLike, classes: int) -> NDArray[np.int64]:
-    """Count the items of every pair of true and predicted class.
+    """(classes, classes) counts of items; rows are true classes, columns predicted ones.
 
-    Parameters
-    ----------
-    label, predicted
-        (n,) integers from 0 to ``classes - 1``.
-
-    Returns
-    -------
-    (classes, classes) counts; rows are true classes, columns predicted ones.
-
-    Raises
-    ------
-    EcgpipeError
-        Different lengths, or a class out of range.
+    ``label`` and ``predicted`` are (items,) integers from 0 to ``classes - 1``. An `EcgpipeError`
+    is raised for different lengths and for a class out of range.
     """
     true, decision = np.asarray(label), np.asarray(predicted)
     if true.shape != decision.shape or true.ndim != 1:
@@ -78,25 +67,7 @@ def balanced_accuracy(matrix: NDArray[np.int64]) -> float:
 
 
 def scores_one_of(label: ArrayLike, probability: ArrayLike) -> dict[str, float]:
-    """Scores where every item has one class; the most probable class is predicted.
-
-    Parameters
-    ----------
-    label
-        (n,) integers from 0 to classes - 1.
-    probability
-        (n, classes) probabilities or anything that orders the classes alike, such as logits; of
-        equal ones the first class is taken.
-
-    Returns
-    -------
-    ``accuracy``, ``balanced_accuracy`` and ``macro_f1``, each from 0 to 1.
-
-    Raises
-    ------
-    EcgpipeError
-        No items, shapes that do not fit, a class out of range, or values that are not finite.
-    """
+    """`accuracy`, `balanced_accuracy` and `macro_f1` of the classes of `confusion_of`."""
     matrix = confusion_of(label, probability)
     return {
         "accuracy": accuracy(matrix),
@@ -106,7 +77,11 @@ def scores_one_of(label: ArrayLike, probability: ArrayLike) -> dict[str, float]:
 
 
 def confusion_of(label: ArrayLike, probability: ArrayLike) -> NDArray[np.int64]:
-    """Confusion matrix of the most probable classes; arguments and errors of `scores_one_of`."""
+    """`confusion` of the most probable classes; of equally probable ones, the first is predicted.
+
+    ``probability`` is (items, classes), or any values with the same order, such as logits. An
+    `EcgpipeError` is also raised for no items and for values that are not finite.
+    """
     values = np.asarray(probability)
     if values.ndim != 2 or 0 in values.shape:
         raise EcgpipeError(f"scores: (items, classes) probabilities needed, not {values.shape}")
@@ -115,13 +90,7 @@ def confusion_of(label: ArrayLike, probability: ArrayLike) -> NDArray[np.int64]:
 
 
 def check_finite(probability: NDArray[Any]) -> None:
-    """Refuse probabilities that are not finite.
-
-    Raises
-    ------
-    EcgpipeError
-        Some are not.
-    """
+    """Raise an `EcgpipeError` if some probabilities are not finite."""
     if not np.isfinite(probability).all():
         raise EcgpipeError(
             "scores: some probabilities are not finite, so the training diverged; "
