@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -15,12 +14,11 @@ from ..plots.ecg import example_svg
 from ..training.examples import Example
 from ..training.run_folder import Run
 from . import paper
-from .paper import BEST, INITIALISATIONS, Conditions, Start
-from .results import Result
+from .paper import BEST, Conditions, Score
+from .results import Result, grouped
 from .text import CLASS_NAMES, NAMED
 
 MISJUDGED, EXAMPLES = 6, 4  # recordings of a data set, at the most
-_MISJUDGED_ROWS, _EXAMPLE_ROWS = 3, 1  # of 10 s, of a recording
 _COLUMNS = 5  # classes whose probability is shown, and all true ones
 
 
@@ -34,32 +32,23 @@ class Figure:
     paper_differs: bool = False  # which are of another sampling rate or network
 
 
-def _grouped(results: Sequence[Result], key: Callable[[Result], Any]) -> list[list[Result]]:
-    """Results with the same key together, in the order of the first ones."""
-    groups: dict[Any, list[Result]] = {}
-    for result in results:
-        groups.setdefault(key(result), []).append(result)
-    return list(groups.values())
-
-
-def _title(result: Result, *parts: str) -> str:
+def _title(result: Result, *conditions: str) -> str:
     """Data set and conditions of a figure."""
     simulated = "simulated" if result.simulated else ""
-    return ", ".join(part for part in (result.conditions.dataset_text, *parts, simulated) if part)
+    return ", ".join(filter(None, (result.conditions.dataset_text, *conditions, simulated)))
 
 
 def learning_curves(results: Sequence[Result]) -> list[Figure]:
     """Validation macro F1 by epoch: a plot for each pretraining, with random weights."""
     figures = []
-    for group in _grouped(results, lambda result: (result.conditions, result.simulated)):
+    for group in grouped(results, lambda result: (result.conditions, result.simulated)):
         lines = [(result.run.upstream, curve) for result in group if (curve := _curve(result))]
         if lines:
             random = next((curve for upstream, curve in lines if not upstream), None)
             pretrained = [curve for upstream, curve in lines if upstream]
             plots = curves.panels(pretrained, random, "validation macro F1")
-            place = group[0].conditions
-            rate = f"{place.fs:g} Hz" if place.fs else ""
-            title = _title(group[0], place.share_text, rate, f"ResNet-{place.depth}")
+            same = group[0].conditions
+            title = _title(group[0], same.share_text, same.fs_text, same.network_text)
             figures.append(Figure(title, [Markup(svg) for svg in plots]))
     return figures
 
@@ -76,50 +65,37 @@ def label_efficiency(results: Sequence[Result]) -> list[Figure]:
     """The main score by number of training recordings, where there are several numbers."""
     figures = []
     done = [result for result in results if result.scores]
-    for group in _grouped(done, lambda r: (r.conditions._replace(share=None), r.simulated)):
-        if len({result.conditions.share for result in group}) < 2:
-            continue
-        series = [
-            _series(members)
-            for members in _grouped(group, lambda result: (result.start, result.from_simulated))
-        ]
-        place, metric = group[0].conditions, group[0].main
-        has_paper = any(line.paper for line in series)
-        figures.append(
-            Figure(
-                _title(group[0], f"{place.fs:g} Hz", f"ResNet-{place.depth}"),
-                [Markup(curves.efficiency(series, f"test {NAMED[metric]}"))],
-                has_paper,
-                has_paper and (place.fs, place.depth) != (250, 18),
-            )
-        )
+    for group in grouped(done, lambda r: (r.conditions._replace(share=None), r.simulated)):
+        if len({result.conditions.share for result in group}) > 1:
+            series = [_series(s) for s in grouped(group, lambda r: (r.start, r.from_simulated))]
+            plot = Markup(curves.efficiency(series, f"test {NAMED[group[0].main]}"))
+            same, has_paper = group[0].conditions, any(line.paper for line in series)
+            differs = has_paper and (same.fs, same.depth) != (250, 18)
+            title = _title(group[0], same.fs_text, same.network_text)
+            figures.append(Figure(title, [plot], has_paper, differs))
     return figures
 
 
 def _series(results: Sequence[Result]) -> curves.Series:
     """One initialisation at several numbers of training recordings; of several runs the first."""
-    first, points = results[0], dict[int, tuple[float, float]]()
+    first, ours = results[0], dict[int, Score]()
     for result in results:
-        score = result.scores[result.main]
-        points.setdefault(result.run.data.train, (score.mean, score.std or 0.0))
-    start = first.start
+        ours.setdefault(result.run.data.train, result.scores[result.main])
+    start, theirs = first.start, dict[int, Score]()
+    simulated = first.simulated or first.from_simulated
+    if start in BEST and first.run.dataset == "cinc2017" and not simulated:
+        for share in (0.25, 0.5, 0.75):  # Table 2
+            cell = paper.cells()[start, Conditions("cinc2017", share, 250.0, 18)]
+            theirs[round(share * 8528)] = cell.scores["macro_f1"]
     label = start.label
     if start.setup_text and start not in BEST:
         label += f", {start.setup_text}"
     label += " (simulated)" * first.from_simulated
-    simulated = first.simulated or first.from_simulated
-    theirs = [] if simulated or first.run.dataset != "cinc2017" else _table_2(start)
-    ours = [(n, *point) for n, point in sorted(points.items())]
-    return curves.Series(label, curves.colour_of(start.name), ours, theirs)
-
-
-def _table_2(start: Start) -> list[tuple[int, float, float]]:
-    """The paper's macro F1 by number of training recordings."""
-    found = []
-    for share in (0.25, 0.5, 0.75) if start in BEST else ():
-        score = paper.cells()[start, Conditions("cinc2017", share, 250.0, 18)].scores["macro_f1"]
-        found.append((round(share * 8528), score.mean, score.std or 0.0))
-    return found
+    lines = (
+        [(n, score.mean, score.std or 0.0) for n, score in sorted(points.items())]
+        for points in (ours, theirs)
+    )
+    return curves.Series(label, curves.colour_of(start.name), *lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,15 +119,14 @@ class Recording:
     @property
     def probability(self) -> NDArray[np.float64]:
         """(classes,) means over all repeats of all runs."""
-        mean: NDArray[np.float64] = np.concatenate([p.probability for p in self.predicted]).mean(0)
-        return mean
+        return np.concatenate([p.probability for p in self.predicted]).mean(0)
 
     @property
     def true_probability(self) -> float:
         """Mean probability of the true class, 0 to 1; untested recordings come last.
 
-        With many labels, the product over them of the mean probability of the right answer: the
-        rule of :func:`ecgpipe.training.examples.save_misjudged`.
+        With many labels, the product over them of the mean probability of the right prediction;
+        the rule of :func:`ecgpipe.training.examples.save_misjudged`.
         """
         if self.truth is None:
             return 1.0
@@ -208,11 +183,11 @@ def recordings(results: Sequence[Result]) -> list[Recordings]:
     Every run has kept those on which its own repeats were furthest from the truth; of all these
     the worst over all repeats of all runs are drawn, by the same rule.
     """
-    groups = _grouped(results, lambda r: (r.run.dataset, r.simulated, r.run.fs, *r.run.classes))
+    groups = grouped(results, lambda r: (r.run.dataset, r.simulated, r.run.fs, *r.run.classes))
     found = []
     for group in groups:
         run = group[0].run
-        title = _title(group[0], f"{run.fs:g} Hz" if run.fs else "") if len(groups) > 1 else ""
+        title = _title(group[0], group[0].conditions.fs_text) if len(groups) > 1 else ""
         worst = {e.key: _recording(e, group) for r in group for e in r.run.misjudged}
         others = {e.key: _recording(e, group) for r in group for e in r.run.examples
                   if e.key not in worst}  # fmt: skip
@@ -233,11 +208,9 @@ def _recording(example: Example, results: Sequence[Result]) -> Recording:
             if row is not None:
                 truth = test.truth()[row]
                 wrong = bool((test.decision()[row] != truth).any())
-                name = result.run.description.name
-                found.setdefault(name, []).append((test.probability[row], wrong))
+                found.setdefault(result.start.label, []).append((test.probability[row], wrong))
     predicted = [
-        Predicted(INITIALISATIONS.get(name, name), np.array([p for p, _ in repeats]),
-                  np.array([wrong for _, wrong in repeats]))
-        for name, repeats in found.items()
-    ]  # fmt: skip
+        Predicted(label, *map(np.array, zip(*repeats, strict=True)))
+        for label, repeats in found.items()
+    ]
     return Recording(example, results[0].run, truth, predicted)

@@ -22,7 +22,7 @@ INITIALISATIONS = {
 
 
 class Score(NamedTuple):
-    """Mean and standard deviation (ddof = 1) over ``n`` repeats; no deviation for a single one."""
+    """Mean and standard deviation (ddof = 1; None for a single repeat) over ``n`` repeats."""
 
     mean: float
     std: float | None
@@ -66,6 +66,16 @@ class Conditions(NamedTuple):
     def share_text(self) -> str:
         """Training share in the report."""
         return "official folds" if self.share is None else f"{100 * self.share:g} % train"
+
+    @property
+    def fs_text(self) -> str:
+        """Sampling rate in the report; empty where it is unknown."""
+        return f"{self.fs:g} Hz" if self.fs else ""
+
+    @property
+    def network_text(self) -> str:
+        """Network in the report."""
+        return f"ResNet-{self.depth}"
 
 
 class Column(NamedTuple):
@@ -154,14 +164,14 @@ PTBXL = Conditions("ptbxl", None, 250.0, 34)
 ICBEB = Conditions("icbeb2018", 0.75, 250.0, 34)
 _COLUMNS_1 = (
     Column("Macro F1", _CINC, "macro_f1"),
-    *(Column("F1 Normal", _CINC, "f1_N"), Column("F1 AF", _CINC, "f1_A")),
-    *(Column("F1 Other", _CINC, "f1_O"), Column("F1 Noisy", _CINC, "f1_~")),
-)
+    Column("F1 Normal", _CINC, "f1_N"), Column("F1 AF", _CINC, "f1_A"),
+    Column("F1 Other", _CINC, "f1_O"), Column("F1 Noisy", _CINC, "f1_~"),
+)  # fmt: skip
 _COLUMNS_5 = (
-    *(Column("AUC", PTBXL, "auc"), Column("Fmax", PTBXL, "fmax")),
-    *(Column("AUC", ICBEB, "auc"), Column("Fmax", ICBEB, "fmax")),
-    *(Column("F (β = 2)", ICBEB, "f_beta"), Column("G (β = 2)", ICBEB, "g_beta")),
-)
+    Column("AUC", PTBXL, "auc"), Column("Fmax", PTBXL, "fmax"),
+    Column("AUC", ICBEB, "auc"), Column("Fmax", ICBEB, "fmax"),
+    Column("F (β = 2)", ICBEB, "f_beta"), Column("G (β = 2)", ICBEB, "g_beta"),
+)  # fmt: skip
 
 
 def _macro_f1(columns: dict[str, Conditions]) -> dict[str, tuple[Column, ...]]:
@@ -238,16 +248,10 @@ def _scores(numbers: list[str]) -> list[Score]:
 def start_of(
     initialisation: str, frame: int | None, future: tuple[int, int, int] = (16, 8, 8)
 ) -> Start:
-    """The row of the tables for an initialisation.
+    """The row of the tables for ``random`` or for the task of a pretraining.
 
-    Parameters
-    ----------
-    initialisation
-        ``random``, ``beat``, ``rhythm``, ``heart_rate`` or ``future``.
-    frame
-        Samples of a pretraining frame; not used for ``random``.
-    future
-        Context frames, negatives and offset of future prediction.
+    ``frame`` has the samples of a pretraining frame, and ``future`` the context frames, negatives
+    and offset of future prediction; each is only used where it applies.
     """
     if initialisation == "random":
         return Start("random")
@@ -256,14 +260,13 @@ def start_of(
 
 
 def gain(start: Start, conditions: Conditions, metric: str) -> float | None:
-    """The paper's gain relative to random weights under the same conditions, as it states gains.
+    """The paper's gain relative to random weights under the same conditions.
 
-    Computed from its rounded means: the 6.57 % of its abstract are .779 / .731 - 1. None for random
-    weights, and where the paper has no such result.
+    Computed from its rounded means, as the paper does: the 6.57 % of its abstract are
+    .779 / .731 - 1. None for random weights, and where the paper has no such result.
     """
-    pretrained, base = (cells().get((s, conditions)) for s in (start, Start("random")))
-    if start in (Start("random"), RELATED) or not (pretrained and base):
+    if start in (Start("random"), RELATED):
         return None
-    if metric not in pretrained.scores:
-        return None
-    return pretrained.scores[metric].mean / base.scores[metric].mean - 1
+    found = (cells().get((s, conditions)) for s in (start, Start("random")))
+    pretrained, base = (cell and cell.scores.get(metric) for cell in found)
+    return pretrained.mean / base.mean - 1 if pretrained and base else None

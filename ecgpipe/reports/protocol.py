@@ -18,7 +18,7 @@ class Point(NamedTuple):
     name: str
     paper: str
     run: str
-    same: bool | None  # None where the paper leaves it open
+    same: bool | None  # None where the paper does not state it
 
 
 class _Downstream(NamedTuple):
@@ -27,6 +27,8 @@ class _Downstream(NamedTuple):
     records: int
     records_text: str
     split: str
+    train_shares: tuple[float, ...]  # none: the official folds
+    classes: tuple[int, str] | None  # number and kind, where they are compared
     depths: tuple[int, ...]
     network: str
     input: str
@@ -36,15 +38,16 @@ class _Downstream(NamedTuple):
 
 _DOWNSTREAM = {
     "cinc2017": _Downstream(
-        8528, "8,528 of CinC 2017", "75 % (or 50 %, 25 %), 5 %, 20 %", (18, 34, 50),
-        "ResNet-18 (or 34, 50), v2", "60 s at 250 Hz (or 128, 300)", 60, (128, 250, 300),
+        8528, "8,528 of CinC 2017", "75 % (or 50 %, 25 %), 5 %, 20 %", (0.25, 0.5, 0.75), None,
+        (18, 34, 50), "ResNet-18 (or 34, 50), v2", "60 s at 250 Hz (or 128, 300)", 60,
+        (128, 250, 300),
     ),
     "ptbxl": _Downstream(
-        21_066, "21,066 of PTB-XL, with a rhythm statement", "folds 1 to 8; 9; 10", (34,),
-        "ResNet-34, v2", "10 s at 250 Hz", 10, (250,),
+        21_066, "21,066 of PTB-XL, with a rhythm statement", "folds 1 to 8; 9; 10", (),
+        (12, "rhythm statements"), (34,), "ResNet-34, v2", "10 s at 250 Hz", 10, (250,),
     ),
     "icbeb2018": _Downstream(
-        6877, "6,877 of ICBEB 2018", "75 %, 5 %, 20 %", (34,),
+        6877, "6,877 of ICBEB 2018", "75 %, 5 %, 20 %", (0.75,), (9, "statements"), (34,),
         "ResNet-34, v2", "60 s at 250 Hz", 60, (250,),
     ),
 }  # fmt: skip
@@ -80,9 +83,8 @@ def from_simulated(run: Run) -> bool:
 
 def conditions(run: Run) -> paper.Conditions:
     """The conditions of a finetuning, in the paper's terms."""
-    return paper.Conditions(
-        run.dataset, train_share(run), run.fs or 0.0, run.finetuning.network.depth
-    )
+    depth = run.finetuning.network.depth
+    return paper.Conditions(run.dataset, train_share(run), run.fs or 0.0, depth)
 
 
 def train_share(run: Run) -> float | None:
@@ -118,38 +120,32 @@ def cell(run: Run) -> paper.Cell | None:
 
 def labels(runs: Sequence[Run]) -> list[str]:
     """A name for each run, with the conditions in which it differs from similar runs."""
-    starts, places = [start(run) for run in runs], [conditions(run) for run in runs]
-    simulated = [" (simulated)" * run.data.simulated for run in runs]
-    pretrained = [
-        f"pretrained on {' + '.join(run.upstream.datasets)}{' (simulated)' * from_simulated(run)}"
-        if run.upstream
-        else ""
-        for run in runs
-    ]
-    datasets = [place.dataset for place in places]
-    # Groups of runs and a condition: it is named where runs of the same group differ in it.
-    named = (
-        ([start.name for start in starts], [start.setup_text for start in starts]),
-        (
-            [""] * len(runs),
-            [f"{p.dataset_text}{s}" for p, s in zip(places, simulated, strict=True)],
-        ),
-        (datasets, pretrained),
-        (datasets, [place.share_text for place in places]),
-        (datasets, [f"{place.fs:g} Hz" if place.fs else "" for place in places]),
-        (datasets, [f"ResNet-{place.depth}" for place in places]),
-    )
-    names = [start.label for start in starts]
-    for groups, values in named:
-        distinct = {pair for pair in zip(groups, values, strict=True) if pair[1]}
-        count = Counter(group for group, _ in distinct)
+    names = [start(run).label for run in runs]
+    for pairs in zip(*map(_named_conditions, runs), strict=True):
+        values = Counter(group for group, value in set(pairs) if value)
         names = [
-            f"{name}, {value}" if value and count[group] > 1 else name
-            for name, group, value in zip(names, groups, values, strict=True)
+            f"{name}, {value}" if value and values[group] > 1 else name
+            for name, (group, value) in zip(names, pairs, strict=True)
         ]
     return [
         f"{name} ({run.folder})" if names.count(name) > 1 else name
         for name, run in zip(names, runs, strict=True)
+    ]
+
+
+def _named_conditions(run: Run) -> list[tuple[str, str]]:
+    """Conditions of a run, each after its group: named where runs of a group differ in it."""
+    at, dataset, pretrained = conditions(run), run.dataset, ""
+    if run.upstream:
+        simulated = " (simulated)" * from_simulated(run)
+        pretrained = f"pretrained on {' + '.join(run.upstream.datasets)}{simulated}"
+    return [
+        (run.description.name, start(run).setup_text),
+        ("", at.dataset_text + " (simulated)" * run.data.simulated),
+        (dataset, pretrained),
+        (dataset, at.share_text),
+        (dataset, at.fs_text),
+        (dataset, at.network_text),
     ]
 
 
@@ -178,7 +174,7 @@ def points(run: Run) -> list[Point]:
         Point("Input", theirs.input,
               f"{s.seconds:g} s at {f'{run.fs:g} Hz' if run.fs else 'an unrecorded rate'}",
               s.seconds == theirs.seconds and run.fs in theirs.rates),
-        _labels(run),
+        _labels(run, theirs),
         Point("Standardisation", "the whole set",
               "the whole set" if s.statistics == "all" else "the training recordings",
               s.statistics == "all"),
@@ -195,8 +191,7 @@ def _split(run: Run, theirs: _Downstream) -> Point:
     else:
         shares = (given or 0.75, s.validation_share, s.test_share)
         text = ", ".join(f"{100 * share:g} %" for share in shares)
-        train_shares = {"ptbxl": (), "icbeb2018": (0.75,)}.get(run.dataset, (0.25, 0.5, 0.75))
-        same = shares[0] in train_shares and shares[1:] == (0.05, 0.2)
+        same = shares[0] in theirs.train_shares and shares[1:] == (0.05, 0.2)
     return Point("Train, validation, test", theirs.split, text, same)
 
 
@@ -208,11 +203,10 @@ def _network(network: Network, theirs: _Downstream) -> Point:
     return Point("Network", theirs.network, text, same)
 
 
-def _labels(run: Run) -> Point:
+def _labels(run: Run, theirs: _Downstream) -> Point:
     """The classes; of CinC 2017, which has several versions of its labels, their file."""
-    paper_classes = {"ptbxl": (12, "rhythm statements"), "icbeb2018": (9, "statements")}
-    if run.dataset in paper_classes:
-        count, kind = paper_classes[run.dataset]
+    if theirs.classes:
+        count, kind = theirs.classes
         text = f"{len(run.classes)}: {', '.join(run.classes)}"
         return Point("Classes", f"{count} {kind}", text, len(run.classes) == count)
     file = run.data.labels_file

@@ -11,24 +11,23 @@ from ..metrics import single_label
 from ..plots.curves import pretraining_curves
 from ..training.run_folder import Run, read_run
 from . import figures, tables
-from .paper import DATASETS
-from .results import Result, pretraining_summary, results, same_test
+from .results import Result, grouped, pretraining_summary, results, same_test
 from .text import METRICS, NAMED, mean_std, mean_std_n, p_value, percent, render
 
 _SIGNIFICANT = 0.05  # p below which a difference is not put down to chance
 
 
 def write_report(runs: Sequence[Path], out: Path) -> dict[str, Path]:
-    """Write a report on finetuning runs, beside the paper's numbers, and on pretraining runs.
+    """Write a report on finetuning runs, compared with the paper's numbers, and pretraining runs.
 
     The same run folders give the same bytes. Every score is computed from the saved predictions.
-    Finetuning runs that meet the conditions of a cell of the paper's Tables 1 to 5 stand in it, of
-    several the first; the others stand in tables of their own.
+    Finetuning runs that meet the conditions of a cell of the paper's Tables 1 to 5 are shown in
+    it, of several runs the first; the other runs have tables of their own.
 
     Parameters
     ----------
     runs
-        Run folders; pretraining and finetuning, on any data sets, in any mixture.
+        Run folders of pretraining and finetuning, on any data sets.
     out
         The page; ``.html`` is added where it is missing.
 
@@ -116,8 +115,7 @@ def headline(tuned: Sequence[Result], pretrained: Sequence[Run]) -> list[str]:
 def _gains(results: Sequence[Result]) -> list[str]:
     """A sentence for each gain, or for each data set with more than two."""
     sentences: list[str] = []
-    for dataset in dict.fromkeys(result.run.dataset for result in results):
-        group = [result for result in results if result.run.dataset == dataset]
+    for group in grouped(results, lambda result: result.run.dataset):
         sentences += map(_gain, group) if len(group) <= 2 else [_several_gains(group)]
     return sentences
 
@@ -194,15 +192,11 @@ def comparability(tuned: Sequence[Result]) -> list[str]:
 def problems(tuned: Sequence[Result], pretrained: Sequence[Run]) -> list[str]:
     """What is missing or does not fit together."""
     known = [run.description.digest for run in pretrained]
-    runs = (
-        ("Simulated recordings", lambda r: r.simulated),
-        ("Pretrained on simulated recordings", lambda r: r.from_simulated),
-    )
-    found = [
-        f"{problem}: {'; '.join(labels)}."
-        for problem, has in runs
-        if (labels := [result.label for result in tuned if has(result)])
-    ]
+    affected = {
+        "Simulated recordings": [r.label for r in tuned if r.simulated],
+        "Pretrained on simulated recordings": [r.label for r in tuned if r.from_simulated],
+    }
+    found = [f"{problem}: {'; '.join(labels)}." for problem, labels in affected.items() if labels]
     for result in tuned:
         run = result.run
         left = [repeat.number for repeat in run.repeats if not repeat.predictions]
@@ -219,12 +213,12 @@ def problems(tuned: Sequence[Result], pretrained: Sequence[Run]) -> list[str]:
             "The pretraining run is not part of this report, so its curves are missing: "
             f"{'; '.join(missing)}."
         )
-    for dataset in dict.fromkeys(result.run.dataset for result in tuned):
-        done = [r.run for r in tuned if r.run.finished and r.run.dataset == dataset]
+    for group in grouped(tuned, lambda result: result.run.dataset):
+        done = [result.run for result in group if result.run.finished]
         if all(same_test([run]) for run in done) and not same_test(done):
             found.append(
-                f"{DATASETS.get(dataset, dataset)}: the runs were tested on different recordings; "
-                "their scores do not compare."
+                f"{group[0].conditions.dataset_text}: the runs were tested on different "
+                "recordings; their scores do not compare."
             )
     for run in pretrained:
         if not run.finished:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,9 @@ from .text import DASH, METRICS, NAMED, fixed, mean_std, mean_std_n
 _FREE = {"seed", "repeats", "train_share", *HOW}
 
 
+T = TypeVar("T")
+
+
 class Comparison(NamedTuple):
     """A difference of two means over repeats."""
 
@@ -42,7 +45,6 @@ class Result:
     label: str
     values: dict[str, list[float]]  # metric -> score of each finished repeat
     thresholds: dict[str, list[float]]  # metric -> threshold of each repeat, where it has one
-    points: tuple[Point, ...]  # of the protocol
     baseline: Result | None = None  # the comparable run from random weights
 
     @cached_property
@@ -61,21 +63,20 @@ class Result:
         return protocol.cell(self.run)
 
     @cached_property
+    def points(self) -> list[Point]:
+        """The protocol beside the paper's."""
+        return protocol.points(self.run)
+
+    @property
+    def differing(self) -> list[Point]:
+        """The points in which the protocol differs from the paper's."""
+        return [point for point in self.points if point.same is False]
+
+    @cached_property
     def scores(self) -> dict[str, Score]:
         """Mean and standard deviation of every metric that has a value."""
         found = {name: spread(values) for name, values in self.values.items()}
         return {name: score for name, score in found.items() if score}
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """The scores of all classes together, the most important first."""
-        many_of = ("auc", "fmax", "f_beta", "g_beta", "macro_f1")
-        return many_of if self.run.many_of else ("macro_f1",)
-
-    @property
-    def main(self) -> str:
-        """The most important score."""
-        return self.metrics[0]
 
     @property
     def simulated(self) -> bool:
@@ -88,9 +89,15 @@ class Result:
         return protocol.from_simulated(self.run)
 
     @property
-    def differing(self) -> list[Point]:
-        """The points in which the protocol differs from the paper's."""
-        return [point for point in self.points if point.same is False]
+    def metrics(self) -> tuple[str, ...]:
+        """The scores of all classes together, the most important first."""
+        many_of = ("auc", "fmax", "f_beta", "g_beta", "macro_f1")
+        return many_of if self.run.many_of else ("macro_f1",)
+
+    @property
+    def main(self) -> str:
+        """The most important score."""
+        return self.metrics[0]
 
     def to_paper(self, metric: str) -> Comparison | None:
         """Our mean minus the paper's."""
@@ -116,8 +123,7 @@ class Result:
 
     def confusion(self) -> NDArray[np.int64]:
         """(classes, classes) counts over all finished repeats; rows are true classes."""
-        matrices = [test.confusion() for test in self.run.scored("test")]
-        return np.asarray(np.sum(matrices, axis=0))
+        return np.sum([test.confusion() for test in self.run.scored("test")], axis=0)
 
     def class_counts(self) -> NDArray[np.int64]:
         """(classes, 4) TP, FN, FP and TN at threshold .5, summed over the finished repeats."""
@@ -149,15 +155,10 @@ class Result:
 
 
 def compare(one: Score, other: Score) -> Comparison:
-    """Difference of two means with its standard error and the p of Welch's test.
+    """Difference of the means of independent repeats, with the p of Welch's test.
 
     The standard error is the root of ``s1² / n1 + s2² / n2``. There is none, and no p, where a
-    mean is of a single repeat; without any spread p does not exist.
-
-    Parameters
-    ----------
-    one, other
-        Means of independent repeats; ``one`` minus ``other`` is the difference.
+    mean is of a single repeat; there is no p where both standard deviations are 0.
     """
     difference = one.mean - other.mean
     if one.std is None or other.std is None:
@@ -187,15 +188,14 @@ def results(runs: Sequence[Run]) -> list[Result]:
     found = []
     for run, label in zip(runs, protocol.labels(runs), strict=True):
         repeats = [_repeat_scores(repeat.predictions, run) for repeat in run.finished]
-        scores, thresholds = (_by_metric([repeat[i] for repeat in repeats]) for i in (0, 1))
-        found.append(Result(run, label, scores, thresholds, tuple(protocol.points(run))))
-    random = [result for result in found if result.run.upstream is None]
-    return [
-        replace(result, baseline=next((r for r in random if _comparable(result.run, r.run)), None))
-        if result.run.upstream
-        else result
-        for result in found
-    ]
+        values, thresholds = (_by_metric([repeat[i] for repeat in repeats]) for i in (0, 1))
+        found.append(Result(run, label, values, thresholds))
+    random = [result for result in found if not result.run.upstream]
+    for i, result in enumerate(found):
+        same = (other for other in random if _comparable(result.run, other.run))
+        if result.run.upstream:
+            found[i] = replace(result, baseline=next(same, None))
+    return found
 
 
 def _repeat_scores(
@@ -226,8 +226,15 @@ def _repeat_scores(
 
 
 def _by_metric(repeats: Sequence[dict[str, float]]) -> dict[str, list[float]]:
-    names = repeats[0] if repeats else ()
-    return {name: [repeat[name] for repeat in repeats] for name in names}
+    return {name: [repeat[name] for repeat in repeats] for name in (repeats or [{}])[0]}
+
+
+def grouped(items: Iterable[T], key: Callable[[T], Hashable]) -> list[list[T]]:
+    """Items with the same key together, in the order of the first ones."""
+    groups: dict[Hashable, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return list(groups.values())
 
 
 def same_test(runs: Sequence[Run]) -> bool:
@@ -253,17 +260,10 @@ def _comparable(one: Run, other: Run) -> bool:
 def outcome(folder: Path) -> dict[str, Any]:
     """The result of a run as plain values, from its saved predictions.
 
-    Returns
-    -------
-    dict
-        The run's name, kind, digest and classes, and under ``scores``, of a finetuning, the mean,
-        standard deviation and number of repeats of every score on the test set; of a pretraining,
-        accuracy, balanced accuracy, macro F1 and number of items of its validation.
-
-    Raises
-    ------
-    EcgpipeError
-        See :func:`ecgpipe.training.run_folder.read_run`.
+    The run's name, kind, digest and classes, and under ``scores``, of a finetuning, the mean,
+    standard deviation and number of repeats of every score on the test set; of a pretraining,
+    accuracy, balanced accuracy, macro F1 and number of items of its validation. Raises what
+    :func:`ecgpipe.training.run_folder.read_run` raises.
     """
     run = read_run(folder)
     scores: dict[str, Any] = {}
@@ -271,9 +271,7 @@ def outcome(folder: Path) -> dict[str, Any]:
         (result,) = results([run])
         scores = {name: score._asdict() for name, score in result.scores.items()}
     elif run.finished:
-        matrix = run.scored("validation")[0].confusion()
-        metrics = (single_label.accuracy, single_label.balanced_accuracy, single_label.macro_f1)
-        scores = {"items": int(matrix.sum()), **{of.__name__: of(matrix) for of in metrics}}
+        scores = _validation_scores(run)
     names = ("kind", "name", "dataset", "digest", "classes")
     facts = {name: run.description.to_json().get(name) for name in names}
     return {"run": str(folder), **facts, "scores": scores}
@@ -282,10 +280,7 @@ def outcome(folder: Path) -> dict[str, Any]:
 def summary(folder: Path) -> str:
     """The result of a run in one line, from its saved predictions.
 
-    Raises
-    ------
-    EcgpipeError
-        See :func:`ecgpipe.training.run_folder.read_run`.
+    Raises what :func:`ecgpipe.training.run_folder.read_run` raises.
     """
     run = read_run(folder)
     if not run.finished:
@@ -302,15 +297,21 @@ def summary(folder: Path) -> str:
 
 def pretraining_summary(run: Run) -> str:
     """Scores of a finished pretraining on its validation items."""
-    matrix = run.scored("validation")[0].confusion()
-    accuracy = fixed(single_label.accuracy(matrix))
+    items, *scores = _validation_scores(run).values()
+    accuracy, balanced, macro_f1 = map(fixed, scores)
     if run.description.name == "future":
+        frames = run.scored("validation")[0].probability.shape[1]
         return (
-            f"{matrix.sum():,} validation contexts: the true future found among {len(matrix)} "
-            f"frames with accuracy {accuracy} (by chance {fixed(1 / len(matrix))})"
+            f"{items:,} validation contexts: the true future found among {frames} "
+            f"frames with accuracy {accuracy} (by chance {fixed(1 / frames)})"
         )
     return (
-        f"{matrix.sum():,} validation frames: accuracy {accuracy}, balanced "
-        f"accuracy {fixed(single_label.balanced_accuracy(matrix))}, macro F1 "
-        f"{fixed(single_label.macro_f1(matrix))}"
+        f"{items:,} validation frames: accuracy {accuracy}, balanced accuracy {balanced}, "
+        f"macro F1 {macro_f1}"
     )
+
+
+def _validation_scores(run: Run) -> dict[str, float]:
+    """Number of validation items of a finished pretraining, and its scores on them."""
+    items = run.scored("validation")[0]
+    return {"items": len(items.keys), **single_label.scores_one_of(items.label, items.probability)}

@@ -11,8 +11,8 @@ import pandas as pd
 from ..training.run_description import RunDescription
 from ..training.run_folder import Run
 from . import paper
-from .paper import DATASETS, RELATED, Column, Conditions, Start
-from .results import Comparison, Result
+from .paper import RELATED, Column, Conditions, Start
+from .results import Comparison, Result, grouped
 from .text import CLASS_NAMES, DASH, METRICS, fixed, mean_std, p_value, percent, signed
 
 Filled = dict[tuple[Start, Conditions], Result]
@@ -39,7 +39,7 @@ class Cell:
     @property
     def text(self) -> str:
         """The cell as lines of text."""
-        first = f"{self.score} ({self.state})" if self.score and self.state else self.state
+        first = f"{self.score} ({self.state})" if self.score else self.state
         first += " †" if self.differs else ""
         lines = [first, *(f"{name} {value}" for name, value in self.lines)]
         return "\n".join(line.strip() for line in lines if line)
@@ -54,10 +54,10 @@ class PaperTable:
 
     @property
     def runs(self) -> list[Result]:
-        """The runs that stand in a cell."""
-        places = [(start, column.conditions) for start in self.table.rows
-                  for column in self.table.columns]  # fmt: skip
-        return [self.results[place] for place in places if place in self.results]
+        """The run of each cell that has one; a run has a cell for each of its scores."""
+        keys = [(start, column.conditions) for start in self.table.rows
+                for column in self.table.columns]  # fmt: skip
+        return [self.results[key] for key in keys if key in self.results]
 
     @property
     def done(self) -> list[bool]:
@@ -84,10 +84,8 @@ class PaperTable:
         cell.lines.append(("Diff.", _with_p(signed(change.difference) + error, change)))
         theirs_gain = paper.gain(start, column.conditions, column.metric)
         if theirs_gain is not None:
-            cell.lines += [
-                ("Gain", _gain(result, column.metric)),
-                ("", f"paper {percent(theirs_gain)}"),
-            ]
+            cell.lines.append(("Gain", _gain(result, column.metric)))
+            cell.lines.append(("", f"paper {percent(theirs_gain)}"))
         return cell
 
 
@@ -118,30 +116,21 @@ class OtherRuns:
 
 def other_tables(results: Sequence[Result]) -> list[OtherRuns]:
     """The runs that stand in no cell of the paper, a table for each data set."""
-    placed = set(filled(results).values())
-    groups: dict[tuple[str, ...], list[Result]] = {}
-    for result in results:
-        if result not in placed:
-            groups.setdefault((result.run.dataset, *result.run.classes), []).append(result)
+    in_cells = set(filled(results).values())
+    others = [result for result in results if result not in in_cells]
     tables = []
-    for (dataset, *classes), members in groups.items():
-        metrics = list(members[0].metrics)
-        if not members[0].run.many_of:
-            metrics += [f"f1_{name}" for name in classes]
-        rows = [
-            (
-                result.label,
-                [
-                    f"{len(result.run.finished)} of {len(result.run.repeats)}",
-                    *(mean_std(result.scores.get(name)) for name in metrics),
-                    _gain(result, result.main),
-                ],
-            )
-            for result in members
-        ]
+    for group in grouped(others, lambda result: (result.run.dataset, *result.run.classes)):
+        run, metrics = group[0].run, list(group[0].metrics)
+        if not run.many_of:
+            metrics += [f"f1_{name}" for name in run.classes]
+        rows = []
+        for result in group:
+            repeats = f"{len(result.run.finished)} of {len(result.run.repeats)}"
+            scores = (mean_std(result.scores.get(name)) for name in metrics)
+            rows.append((result.label, [repeats, *scores, _gain(result, result.main)]))
         columns = ["Repeats", *map(metric_text, metrics), "Gain over random"]
-        same_cell = [result.label for result in members if result.paper]
-        tables.append(OtherRuns(DATASETS.get(dataset, dataset), columns, rows, same_cell))
+        same_cell = [result.label for result in group if result.paper]
+        tables.append(OtherRuns(group[0].conditions.dataset_text, columns, rows, same_cell))
     return tables
 
 
@@ -150,9 +139,7 @@ def metric_text(name: str) -> str:
     kind, _, of = name.partition("_")
     if name in METRICS or kind not in ("f1", "auc"):
         return METRICS.get(name, name)
-    return (
-        f"{kind.upper()} {CLASS_NAMES[of]} ({of})" if of in CLASS_NAMES else f"{kind.upper()} {of}"
-    )
+    return f"{kind.upper()} " + (f"{CLASS_NAMES[of]} ({of})" if of in CLASS_NAMES else of)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,34 +152,27 @@ class Value:
 
 
 def _group(values: Sequence[tuple[str, str, bool]]) -> list[Value]:
-    """Group runs by value; a value shared by all runs is listed without names.
+    """Group runs (label, text, differs) by value; a value of all runs is listed without names.
 
     The most frequent value comes last, with "the others" if these are more than 3.
     """
-    groups: dict[tuple[str, bool], list[str]] = {}
-    for label, text, differs in values:
-        groups.setdefault((text, differs), []).append(label)
-    if len(groups) == 1:
-        return [Value(text, "", differs) for text, differs in groups]
-    most = max(groups, key=lambda value: len(groups[value]))
-    return [
-        Value(
-            text,
-            "the others" if (text, differs) == most and len(runs) > 3 else "; ".join(runs),
-            differs,
-        )
-        for (text, differs), runs in sorted(groups.items(), key=lambda item: item[0] == most)
-    ]
+    groups = grouped(values, lambda value: value[1:])
+    most = max(groups, key=len)
+    found = []
+    for group in sorted(groups, key=lambda group: group is most):
+        names = "the others" if group is most and len(group) > 3 else "; ".join(g[0] for g in group)
+        found.append(Value(group[0][1], names if len(groups) > 1 else "", group[0][2]))
+    return found
 
 
 def protocol_table(results: Sequence[Result]) -> list[tuple[str, str, list[Value]]]:
     """Points of the protocol: name, the paper's choice, the runs' choices."""
-    points: dict[tuple[str, str], list[tuple[str, str, bool]]] = {}
-    for result in results:
-        for point in result.points:
-            value = (result.label, point.run, point.same is False)
-            points.setdefault((point.name, point.paper), []).append(value)
-    return [(name, theirs, _group(values)) for (name, theirs), values in points.items()]
+    choices = [(result.label, point) for result in results for point in result.points]
+    found = []
+    for group in grouped(choices, lambda choice: (choice[1].name, choice[1].paper)):
+        runs = [(label, point.run, point.same is False) for label, point in group]
+        found.append((group[0][1].name, group[0][1].paper, _group(runs)))
+    return found
 
 
 Named = tuple[str, RunDescription]
@@ -212,7 +192,7 @@ def descriptions(
 
 
 def settings_table(runs: Sequence[Named]) -> list[tuple[str, list[Value]]]:
-    """Settings of runs: key, values."""
+    """Settings of runs: dotted key, values."""
     flat = [(label, dict(_flatten(run.settings.model_dump()))) for label, run in runs]
     keys = dict.fromkeys(key for _, tree in flat for key in tree)
     return [
@@ -232,11 +212,10 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, s
 
 def provenance(runs: Sequence[Named]) -> list[list[Named]]:
     """Group runs with the same environment, versions, inputs and notes."""
-    groups: dict[str, list[Named]] = {}
-    for label, run in runs:
-        key = repr((run.environment, run.versions, run.inputs, run.data.notes))
-        groups.setdefault(key, []).append((label, run))
-    return list(groups.values())
+    return grouped(
+        runs,
+        lambda run: repr((run[1].environment, run[1].versions, run[1].inputs, run[1].data.notes)),
+    )
 
 
 def csv_text(results: Sequence[Result]) -> str:

@@ -22,41 +22,37 @@ CLASS_NAMES = {"N": "Normal", "A": "AF", "O": "Other", "~": "Noisy"}  # of CinC 
 
 
 def mean_std(score: Score | None) -> str:
-    """As the paper prints it: ``.731 ± .019``; the mean alone where there is no deviation."""
+    """As in the paper, ``.731 ± .019``; the mean alone where there is no standard deviation."""
     if score is None:
         return DASH
     return fixed(score.mean) + ("" if score.std is None else f"\xa0±\xa0{fixed(score.std)}")
 
 
 def mean_std_n(score: Score, note: str = "") -> str:
-    """Mean and deviation; in brackets the note and the number of repeats."""
+    """Mean and standard deviation; in brackets the note and the number of repeats."""
     return f"{mean_std(score)} ({note}{score.n} repeat{'s' if score.n > 1 else ''})"
 
 
-def fixed(value: float | None) -> str:
-    """Three decimals without the leading zero, or a dash."""
+def fixed(value: float | None, sign: str = "") -> str:
+    """Three decimals without the leading zero, or a dash; with ``sign="+"``, always a sign."""
     if value is None or value != value:
         return DASH
-    text = f"{value:z.3f}"  # z: no minus sign before zero
+    text = f"{value:{sign}z.3f}"  # z: no minus sign before zero
     return text.replace("0.", ".", 1) if abs(value) < 0.9995 else text
 
 
 def signed(value: float | None) -> str:
     """Three decimals with their sign, or a dash."""
-    if value is None:
-        return DASH
-    return ("+" if round(value, 3) >= 0 else MINUS) + fixed(abs(value))
+    return fixed(value, "+").replace("-", MINUS)
 
 
 def percent(value: float | None) -> str:
     """A share as a percentage with its sign, or a dash."""
-    if value is None:
-        return DASH
-    return ("+" if round(100 * value, 1) >= 0 else MINUS) + f"{100 * abs(value):.1f}\xa0%"
+    return DASH if value is None else f"{100 * value:+z.1f}\xa0%".replace("-", MINUS)
 
 
 def p_value(p: float | None) -> str:
-    """The p of a test: ``p = .031``, two decimals from .1 on; nothing where there is none."""
+    """The p of a test: ``p = .031``, two decimals from .1 on; empty without a p."""
     if p is None:
         return ""
     if p < 0.001:
