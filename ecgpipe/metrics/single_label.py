@@ -55,23 +55,13 @@ def macro_f1(matrix: NDArray[np.int64]) -> float:
     return float(class_f1(matrix).mean())
 
 
-def accuracy(matrix: NDArray[np.int64]) -> float:
-    """Share of the items whose class is predicted."""
-    return float(ratio(np.trace(matrix), matrix.sum()))
-
-
-def balanced_accuracy(matrix: NDArray[np.int64]) -> float:
-    """Mean recall over the classes that occur."""
-    occurs = matrix.sum(1) > 0
-    return float(class_recall(matrix)[occurs].mean()) if occurs.any() else 0.0
-
-
 def scores_one_of(label: ArrayLike, probability: ArrayLike) -> dict[str, float]:
-    """`accuracy`, `balanced_accuracy` and `macro_f1` of the classes of `confusion_of`."""
+    """Accuracy, balanced accuracy and macro F1 of the most probable classes, see `confusion_of`."""
     matrix = confusion_of(label, probability)
+    occurs = matrix.sum(1) > 0
     return {
-        "accuracy": accuracy(matrix),
-        "balanced_accuracy": balanced_accuracy(matrix),
+        "accuracy": float(np.trace(matrix) / matrix.sum()),
+        "balanced_accuracy": float(class_recall(matrix)[occurs].mean()),
         "macro_f1": macro_f1(matrix),
     }
 
