@@ -17,8 +17,8 @@ from .style import PAGE_INK, PAGE_STYLE, svg
 
 BLUES = ("#3b82c4", "#1f9e9e", "#7a68c8", "#5b8c3a")  # pretrained
 REDS = ("#d64541", "#c9772b", "#b0447e", "#8f5a3c")  # random weights
-_BY_START = dict(zip(("random", "beat", "rhythm", "heart_rate", "future"), (REDS[0], *BLUES),
-                     strict=True))  # fmt: skip
+COLOURS = dict(zip(("random", "beat", "rhythm", "heart_rate", "future"), (REDS[0], *BLUES),
+                   strict=True))  # of initialisations, in every figure  # fmt: skip
 _STEPS = [1, 2, 5, 10]  # of values on an axis: two decimals are enough for all ticks
 
 
@@ -35,11 +35,7 @@ def curves(lines: Sequence[Curve], ylabel: str, width: float = 5.6, height: floa
 
     The line is the mean over the repeats and the band their standard deviation (ddof = 1). After
     the epoch at which the first repeat stopped, the mean is over the others, and the line is thin.
-
-    Parameters
-    ----------
-    width, height
-        Of the figure, inches.
+    Width and height of the figure are in inches.
     """
     with matplotlib.rc_context(PAGE_STYLE):
         figure, axes = _axes_of(lines, ylabel, width, height)
@@ -48,13 +44,7 @@ def curves(lines: Sequence[Curve], ylabel: str, width: float = 5.6, height: floa
 
 
 def panels(lines: Sequence[Curve], base: Curve | None, ylabel: str) -> list[str]:
-    """One figure for each line, all with the same axes, like Figure 3 of the paper.
-
-    Parameters
-    ----------
-    base
-        Drawn in each of them.
-    """
+    """A figure for each line, all with the base and the same axes, like the paper's Figure 3."""
     common = [base] if base else []
     with matplotlib.rc_context(PAGE_STYLE):
         drawn = [_axes_of([*common, line], ylabel, 3.9, 2.7) for line in lines]
@@ -136,36 +126,29 @@ def efficiency(series: Sequence[Series], ylabel: str) -> str:
         return svg(figure)
 
 
-def colour_of(name: str) -> str:
-    """The colour of an initialisation, the same in every figure."""
-    return _BY_START.get(name, REDS[3])
-
-
 def pretraining_curves(history: Mapping[str, NDArray[np.float64]]) -> list[str]:
     """Two figures of a pretraining over its epochs: loss, and scores.
 
-    Parameters
-    ----------
-    history
-        Columns of ``history.csv``, (epochs,) float64 each.
+    ``history`` has the columns of ``history.csv``, (epochs,) float64 each.
     """
-    figures = {
-        "loss (nats)": (
+    figures = (
+        ("loss (nats)", (
             ("train", "train_loss", REDS[1]),
             ("validation", "validation_loss", BLUES[0]),
-        ),
-        "score": (
+        )),
+        ("score", (
             ("train accuracy", "train_accuracy", REDS[1]),
             ("validation accuracy", "validation_accuracy", BLUES[0]),
             ("validation macro F1", "validation_macro_f1", BLUES[2]),
-        ),
-    }
-    found = {
-        ylabel: [
+        )),
+    )  # fmt: skip
+    drawn = []
+    for ylabel, columns in figures:
+        lines = [
             Curve(label, colour, [history[column]])
-            for label, column, colour in lines
+            for label, column, colour in columns
             if column in history
         ]
-        for ylabel, lines in figures.items()
-    }
-    return [curves(lines, ylabel, 4.2, 2.8) for ylabel, lines in found.items() if lines]
+        if lines:
+            drawn.append(curves(lines, ylabel, 4.2, 2.8))
+    return drawn

@@ -30,7 +30,8 @@ from .ecg_paper import (
     PULSE,
     Layout,
     Mark,
-    Section,
+    Signal,
+    leads_text,
     paper_width,
     value_range,
 )
@@ -71,16 +72,11 @@ def plot(store: Path, key: str, out: Path, start: str | float = 0, seconds: floa
     key
         The record.
     out
-        The picture: ``.png``, ``.svg`` or ``.pdf``.
+        The picture, ``.png``, ``.svg`` or ``.pdf``; it is returned.
     start
         In the record: seconds, ``m:ss`` or ``h:mm:ss``.
     seconds
         How much is drawn; less where the record ends before.
-
-    Returns
-    -------
-    Path
-        ``out``.
 
     Raises
     ------
@@ -99,19 +95,13 @@ def plot(store: Path, key: str, out: Path, start: str | float = 0, seconds: floa
         raise EcgpipeError(
             f"--start {start}: outside of {key}, which lasts {clock(duration)} ({duration:g} s)"
         )
-    cut = _cut(opened, record, first, first + max(1, round(seconds * record.fs)))
+    excerpt = _excerpt(opened, record, first, first + max(1, round(seconds * record.fs)))
     with matplotlib.rc_context(STYLE):
-        return save(_draw(cut, _facts(opened, record, cut)), out)
+        return save(_draw(excerpt, _facts(opened, record, excerpt)), out)
 
 
 def seconds_of(time: str | float) -> float:
-    """Seconds from ``90``, ``1:30`` or ``0:01:30``.
-
-    Raises
-    ------
-    EcgpipeError
-        It is no such time.
-    """
+    """Seconds from ``90``, ``1:30`` or ``0:01:30``; raises an `EcgpipeError` for anything else."""
     pieces = str(time).strip().split(":")
     try:
         values = [float(piece) for piece in pieces]
@@ -131,7 +121,7 @@ def example_svg(example: Example, max_rows: int) -> str:
     """
     fs, signal = example.fs, example.signal
     end = min(len(signal) / fs, max_rows * _ROW)
-    ranges = [value_range(signal, 2)]
+    drawn = Signal([""], signal[None], [value_range(signal, 2)], fs)
     with matplotlib.rc_context(PAGE_STYLE):
         layout = Layout(paper_width(_ROW) + 2 * GAP, PAGE)
         for start in np.arange(0, end, _ROW):
@@ -139,52 +129,24 @@ def example_svg(example: Example, max_rows: int) -> str:
             at = example.qrs[(example.qrs >= start * fs) & (example.qrs < stop * fs)]
             _draw_ticks(layout, GAP + (at / fs - start) * PER_S, layout.y, PAGE_TINT)
             layout.y += _TICK
-            layout.ecg(Section([""], signal[None], ranges, fs, 0, start, stop), left=GAP)
+            layout.ecg(drawn, start, stop, left=GAP)
         return svg(layout.figure(), "ecg")
 
 
 @dataclass(frozen=True, eq=False)
-class _Cut:
-    """A stretch of a record with its marks.
+class _Excerpt:
+    """A stretch of a record with its marks, whose positions are in the record."""
 
-    Attributes
-    ----------
-    fs
-        Hz.
-    first, last
-        Samples of the record, [first, last).
-    leads, ranges
-        Names of the leads; lowest and highest mV drawn of each.
-    millivolts
-        (leads, samples) float32, one sample beyond the last if there is one, so that a row ends
-        where the next one starts.
-    beats
-        Sample and symbol.
-    qrs
-        Samples, int32.
-    rhythms, colours
-        Rhythms, and the colour of each name.
-    """
-
-    fs: float
-    first: int
-    last: int
-    leads: tuple[str, ...]
-    ranges: list[tuple[float, float]]
-    millivolts: NDArray[np.float32]
-    beats: list[tuple[int, str]]
+    signal: Signal  # one sample more, if there is one: a row ends where the next one starts
+    last: int  # position of the end
+    beats: list[tuple[int, str]]  # position, symbol
     qrs: NDArray[np.int32]
     rhythms: list[Stretch]
-    colours: dict[str, str]
-
-    @property
-    def is_clipped(self) -> bool:
-        """True if a trace leaves its range."""
-        pairs = zip(self.millivolts, self.ranges, strict=True)
-        return any(lead.min() < low or lead.max() > high for lead, (low, high) in pairs)
+    colours: dict[str, str]  # by rhythm
 
 
-def _cut(store: Store, record: Record, first: int, last: int) -> _Cut:
+def _excerpt(store: Store, record: Record, first: int, last: int) -> _Excerpt:
+    """The samples ``[first, last)``, or fewer where the record ends before."""
     last = min(last, record.samples)
 
     def inside(marks: Marks) -> Marks:
@@ -195,28 +157,24 @@ def _cut(store: Store, record: Record, first: int, last: int) -> _Cut:
     beats = inside(record.beats or NO_MARKS)
     rhythms = rhythm_stretches(record.rhythms, notes, record.samples)
     millivolts = replace(record, signal=record.signal[:, first : last + 1]).millivolts()
-    return _Cut(
-        fs=record.fs,
-        first=first,
-        last=last,
-        leads=record.leads,
-        ranges=[value_range(lead) for lead in millivolts],
-        millivolts=millivolts,
-        beats=[
-            (at, symbols[label])
-            for at, label in zip(beats.index.tolist(), beats.label.tolist(), strict=True)
-        ],
+    ranges = [value_range(lead) for lead in millivolts]
+    return _Excerpt(
+        Signal(record.leads, millivolts, ranges, record.fs, first),
+        last,
+        beats=[(int(at), symbols[label]) for at, label in zip(*beats, strict=True)],
         qrs=inside(record.qrs).index,
         rhythms=[rhythm for rhythm in rhythms if rhythm.start < last and rhythm.stop > first],
         colours=colours_of(dict.fromkeys(note.strip("()") for note in notes)),
     )
 
 
-def _draw(cut: _Cut, facts: list[str]) -> Figure:
-    begin, end = cut.first / cut.fs, cut.last / cut.fs
+def _draw(excerpt: _Excerpt, facts: list[str]) -> Figure:
+    signal = excerpt.signal
+    begin, end = signal.first / signal.fs, excerpt.last / signal.fs
     rows = math.ceil((end - begin) / _ROW - 1e-9)
-    above = _BAR * bool(cut.rhythms) + _SYMBOL * bool(cut.beats) + _TICK * bool(len(cut.qrs))
-    paper = sum(round((high - low) * PER_MV) for low, high in cut.ranges)
+    above = _BAR * bool(excerpt.rhythms) + _SYMBOL * bool(excerpt.beats)
+    above += _TICK * bool(len(excerpt.qrs))
+    paper = sum(round((high - low) * PER_MV) for low, high in signal.ranges)
     height = rows * (above + paper + LINE + GAP)
     if height > _TALLEST:
         raise EcgpipeError(
@@ -231,34 +189,34 @@ def _draw(cut: _Cut, facts: list[str]) -> Figure:
         start = begin + row * _ROW
         stop = min(start + _ROW, end)
         layout.y += above
-        _draw_marks(layout, cut, start, stop)
-        section = Section(cut.leads, cut.millivolts, cut.ranges, cut.fs, cut.first, start, stop)
-        layout.ecg(section, pulse=PULSE)
+        _draw_marks(layout, excerpt, start, stop)
+        layout.ecg(signal, start, stop, pulse=PULSE)
         layout.y += GAP
-    layout.key(_key(cut))
+    layout.legend(_legend(excerpt))
     layout.y += EDGE - LINE
     return layout.figure()
 
 
-def _draw_marks(layout: Layout, cut: _Cut, start: float, stop: float) -> None:
+def _draw_marks(layout: Layout, excerpt: _Excerpt, start: float, stop: float) -> None:
     """Draw QRS complexes, beats and rhythms from ``start`` to ``stop`` (s) above the paper."""
-    y, first, last = layout.y, start * cut.fs - 1e-6, stop * cut.fs - 1e-6
+    y, fs, qrs = layout.y, excerpt.signal.fs, excerpt.qrs
+    first, last = start * fs - 1e-6, stop * fs - 1e-6
 
     def x(sample: Any) -> Any:
-        return LEFT + PULSE + (sample / cut.fs - start) * PER_S
+        return LEFT + PULSE + (sample / fs - start) * PER_S
 
-    if len(cut.qrs):
+    if len(qrs):
         y -= _TICK
-        _draw_ticks(layout, x(cut.qrs[(cut.qrs >= first) & (cut.qrs < last)]), y, BLUE)
-    if cut.beats:
+        _draw_ticks(layout, x(qrs[(qrs >= first) & (qrs < last)]), y, BLUE)
+    if excerpt.beats:
         y -= _SYMBOL
-        for at, symbol in cut.beats:
+        for at, symbol in excerpt.beats:
             if first <= at < last:
-                layout.text(x(at), y + 3.3, symbol, 9, _ink(symbol), ha="center")
-    for rhythm in cut.rhythms:
-        left, right = max(x(rhythm.start), LEFT + PULSE), min(x(rhythm.stop), x(stop * cut.fs))
+                layout.text(x(at), y + 3.3, symbol, 9, _beat_colour(symbol), ha="center")
+    for rhythm in excerpt.rhythms:
+        left, right = max(x(rhythm.start), LEFT + PULSE), min(x(rhythm.stop), x(stop * fs))
         if left < right:
-            colour = cut.colours[rhythm.name]
+            colour = excerpt.colours[rhythm.name]
             layout.box(left, y - _BAR, right - left, _BAR - 1, colour, alpha=0.2)
             layout.box(left, y - 1.5, right - left, 0.5, colour)
             if text_width(rhythm.name, 7) + 2 <= right - left:
@@ -269,32 +227,36 @@ def _draw_ticks(layout: Layout, x: NDArray[np.float64], y: float, colour: str) -
     layout.strokes((((at, y + 0.5), (at, y + 2.5)) for at in x), colour, 0.4)
 
 
-def _ink(symbol: str) -> str:
+def _beat_colour(symbol: str) -> str:
     return ALARM if CLASS_OF_SYMBOL.get(symbol) in ("pac", "aberrated", "pvc") else INK
 
 
-def _facts(store: Store, record: Record, cut: _Cut) -> list[str]:
-    recipe = store.recipe
-    begin, end, total = (clock(at / cut.fs) for at in (cut.first, cut.last, record.samples))
+def _facts(store: Store, record: Record, excerpt: _Excerpt) -> list[str]:
+    recipe, signal = store.recipe, excerpt.signal
+    limits = (signal.first, excerpt.last, record.samples)
+    begin, end, total = (clock(at / record.fs) for at in limits)
+    clipped = any(
+        lead.min() < low or lead.max() > high
+        for lead, (low, high) in zip(signal.millivolts, signal.ranges, strict=True)
+    )
     return [
         record.key,
         DATASETS[recipe.dataset].title + (", simulated" if recipe.simulated else ""),
         f"patient {record.patient}",
         *([f"labelled {', '.join(record.statements)}"] if record.statements else []),
         *(["no annotated beats"] if recipe.beats and record.beats is None else []),
-        f"{record.fs:g} Hz, lead{'s' * (len(record.leads) > 1)} {', '.join(record.leads)}",
+        leads_text(record),
         f"{begin} to {end} of {total}",
-        "25 mm/s, 10 mm/mV" + (f", cut beyond {LIMIT:g} mV" if cut.is_clipped else ""),
+        "25 mm/s, 10 mm/mV" + (f", cut beyond {LIMIT:g} mV" if clipped else ""),
     ]
 
 
-def _key(cut: _Cut) -> list[Mark]:
-    """What the marks mean."""
-    rhythms = dict.fromkeys(rhythm.name for rhythm in cut.rhythms)
-    symbols = dict.fromkeys(symbol for _, symbol in cut.beats)
+def _legend(excerpt: _Excerpt) -> list[Mark]:
+    rhythms = dict.fromkeys(rhythm.name for rhythm in excerpt.rhythms)
+    beats = dict.fromkeys(symbol for _, symbol in excerpt.beats)
     square = "\N{BLACK SQUARE}"
     return [
-        *(Mark(square, cut.colours[n], f"{n} {RHYTHM_NAMES.get(n, '')}") for n in rhythms),
-        *(Mark(symbol, _ink(symbol), BEAT_NAMES.get(symbol, "other beat")) for symbol in symbols),
-        *([Mark("|", BLUE, "detected QRS")] if len(cut.qrs) else []),
+        *(Mark(square, excerpt.colours[n], f"{n} {RHYTHM_NAMES.get(n, '')}") for n in rhythms),
+        *(Mark(beat, _beat_colour(beat), BEAT_NAMES.get(beat, "other beat")) for beat in beats),
+        *([Mark("|", BLUE, "detected QRS")] if len(excerpt.qrs) else []),
     ]

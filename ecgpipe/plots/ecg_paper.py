@@ -1,4 +1,4 @@
-"""ECG paper: a figure in millimetres, with the ruling, the traces and the texts of ECG plots."""
+"""ECG paper: a figure in millimetres, with the grid, the traces and the texts of ECG plots."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from matplotlib.transforms import Bbox, TransformedBbox
 from numpy.typing import NDArray
 
 from ..progress import clock
+from ..types import Record
 from . import style
 from .style import text_width, wrap, wrap_text
 
 PER_S, PER_MV = 25, 10  # mm
-EDGE, NAMES, PULSE = 8, 11, 10  # mm: margin; room for names of leads, for the calibration pulse
+EDGE, NAMES, PULSE = 8, 11, 10  # mm: margin, names of leads, calibration pulse
 LEFT = EDGE + NAMES  # mm
 LINE, GAP = 4.5, 5.0  # mm
 LIMIT = 3.0  # mV around a lead's median that are drawn
 _POINT = 72 / 25.4  # points in a millimetre
-_SIGN = 4  # mm that the sign of an entry of the key takes
+_SYMBOL = 4  # mm for the symbol of an entry of the legend
 
 
 class Mark(NamedTuple):
-    """An entry of the key: a sign with its colour, and its meaning."""
+    """An entry of the legend."""
 
-    sign: str
+    symbol: str
     colour: str
     meaning: str
 
@@ -40,7 +41,7 @@ class Colours(NamedTuple):
 
     ink: str
     soft: str  # of secondary texts
-    fine: str  # of the ruling: lines of a millimetre, and of five
+    fine: str  # grid lines of a millimetre, and of five
     coarse: str
     paper: str | None  # None: not filled
 
@@ -50,43 +51,20 @@ PAGE = Colours(style.PAGE_INK, style.PAGE_SOFT, style.PAGE_FINE, style.PAGE_COAR
 
 
 @dataclass(frozen=True, eq=False)
-class Section:
-    """A stretch of a recording on one line of ECG paper.
+class Signal:
+    """All leads of a stretch of a recording."""
 
-    Attributes
-    ----------
-    leads
-        Names.
-    millivolts
-        (leads, samples) float32.
-    ranges
-        Lowest and highest mV drawn of each lead.
-    fs
-        Hz.
-    first
-        Position of the first of the samples in the recording.
-    start, stop
-        s of the recording that are drawn.
-    """
-
-    leads: Sequence[str]
-    millivolts: NDArray[np.float32]
-    ranges: Sequence[tuple[float, float]]
-    fs: float
-    first: int
-    start: float
-    stop: float
+    leads: Sequence[str]  # names
+    millivolts: NDArray[np.float32]  # (leads, samples)
+    ranges: Sequence[tuple[float, float]]  # lowest and highest mV drawn of each lead
+    fs: float  # Hz
+    first: int = 0  # position of the first of the samples in the recording
 
 
 class Layout:
-    """A figure in millimetres from its upper left corner; sizes of texts are in points.
+    """A figure in millimetres from its upper left corner; the next item goes to ``y``.
 
-    Attributes
-    ----------
-    width
-        mm.
-    y
-        Where the next item goes, mm.
+    Sizes of texts are in points.
     """
 
     def __init__(self, width: float, colours: Colours = PRINT) -> None:
@@ -122,15 +100,15 @@ class Layout:
             self.y += LINE
             self.text(EDGE, self.y, line, size, self.colours.soft)
 
-    def key(self, marks: Sequence[Mark], size: float = 7) -> None:
-        """The meaning of marks, side by side on as many lines as they need."""
-        widths = [_SIGN + text_width(mark.meaning, size) for mark in marks]
+    def legend(self, marks: Sequence[Mark], size: float = 7) -> None:
+        """Marks with their meaning, on as many lines as they need."""
+        widths = [_SYMBOL + text_width(mark.meaning, size) for mark in marks]
         for line in wrap(widths, 4, self.width - 2 * EDGE):
             x = float(EDGE)
-            for sign, colour, meaning in (marks[item] for item in line):
-                self.text(x + _SIGN / 2, self.y, sign, size, colour, ha="center", weight="bold")
-                self.text(x + _SIGN, self.y, meaning, size, self.colours.soft)
-                x += _SIGN + text_width(meaning, size) + 4
+            for symbol, colour, meaning in (marks[item] for item in line):
+                self.text(x + _SYMBOL / 2, self.y, symbol, size, colour, ha="center", weight="bold")
+                self.text(x + _SYMBOL, self.y, meaning, size, self.colours.soft)
+                x += _SYMBOL + text_width(meaning, size) + 4
             self.y += LINE
 
     def box(
@@ -153,27 +131,29 @@ class Layout:
         if box is not None:
             line.set_clip_box(TransformedBbox(Bbox(box), self.axes.transData))
 
-    def ecg(self, section: Section, left: float = LEFT, pulse: float = 0, scale: float = 1) -> None:
-        """All leads of a section, one below another, on ruled paper; times of seconds below.
+    def ecg(
+        self,
+        signal: Signal,
+        start: float,
+        stop: float,
+        left: float = LEFT,
+        pulse: float = 0,
+        scale: float = 1,
+    ) -> None:
+        """Draw ``start`` to ``stop`` (s) of a recording on ECG paper, one lead below another.
 
-        Parameters
-        ----------
-        left
-            Where the paper begins, mm.
-        pulse
-            Room for the calibration pulse of 1 mV and 0.2 s, mm; 0 draws none.
-        scale
-            1 for 25 mm/s and 10 mm/mV.
+        The paper begins at ``left`` mm. ``pulse`` is the width in mm of the calibration pulse of
+        1 mV and 0.2 s; 0 draws none. A scale of 1 is 25 mm/s and 10 mm/mV. Seconds are written
+        below.
         """
-        fs, start = section.fs, section.start
-        zero, width = left + pulse, paper_width(section.stop - start, pulse, scale)
-        first, last = math.ceil(start * fs - 1e-6), math.floor(section.stop * fs + 1e-6)
-        last = min(last + 1, section.first + section.millivolts.shape[1])
+        fs, zero, width = signal.fs, left + pulse, paper_width(stop - start, pulse, scale)
+        first, last = math.ceil(start * fs - 1e-6), math.floor(stop * fs + 1e-6)
+        last = min(last + 1, signal.first + signal.millivolts.shape[1])
         x = zero + (np.arange(first, last) / fs - start) * PER_S * scale
-        drawn = section.millivolts[:, first - section.first : last - section.first]
-        for name, lead, (low, high) in zip(section.leads, drawn, section.ranges, strict=True):
+        drawn = signal.millivolts[:, first - signal.first : last - signal.first]
+        for name, lead, (low, high) in zip(signal.leads, drawn, signal.ranges, strict=True):
             height = round((high - low) * PER_MV * scale)
-            self._ruling(left, self.y, width, height)
+            self._grid(left, self.y, width, height)
             middle = self.y + height / 2
             if name:
                 self.text(left - 2, middle + 1, name, 9, ha="right", weight="bold")
@@ -184,12 +164,12 @@ class Layout:
             box = [(left, self.y), (left + width, self.y + height)]
             self.trace(x, self.y + (high - lead) * PER_MV * scale, box)
             self.y += height
-        for second in range(math.ceil(start - 1e-6), math.floor(section.stop + 1e-6) + 1):
+        for second in range(math.ceil(start - 1e-6), math.floor(stop + 1e-6) + 1):
             at = zero + (second - start) * PER_S * scale
             self.text(at, self.y + 3.5, clock(second), 6.5, self.colours.soft, ha="center")
         self.y += LINE
 
-    def _ruling(self, x: float, y: float, width: int, height: int) -> None:
+    def _grid(self, x: float, y: float, width: int, height: int) -> None:
         """Small squares of 1 mm, large ones of 5 mm."""
         if self.colours.paper:
             self.box(x, y, width, height, self.colours.paper)
@@ -200,7 +180,7 @@ class Layout:
 
 
 def paper_width(seconds: float, pulse: float = 0, scale: float = 1) -> int:
-    """Width of the paper, mm: room for the calibration pulse, and whole large squares."""
+    """Width of the paper, mm: the calibration pulse, and whole large squares."""
     return int(pulse) + 5 * math.ceil(seconds * PER_S * scale / 5 - 1e-6)
 
 
@@ -216,3 +196,8 @@ def value_range(millivolts: NDArray[np.float32], limit: float = LIMIT) -> tuple[
     while high - low < 1.5:
         high, low = (high + 0.5, low) if high - middle <= middle - low else (high, low - 0.5)
     return low, high
+
+
+def leads_text(record: Record) -> str:
+    """Sampling rate and leads of a record."""
+    return f"{record.fs:g} Hz, lead{'s' * (len(record.leads) > 1)} {', '.join(record.leads)}"

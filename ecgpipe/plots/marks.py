@@ -1,4 +1,4 @@
-"""Names of annotated beats and rhythms, and the stretches in which rhythms hold."""
+"""Names of annotated beats and rhythms, and where each rhythm starts and stops."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ RHYTHM_NAMES = {
 
 
 class Stretch(NamedTuple):
-    """A rhythm that holds over the samples ``[start, stop)`` of a record."""
+    """A rhythm in the samples ``[start, stop)`` of a record."""
 
     start: int
     stop: int
@@ -57,20 +57,14 @@ class Stretch(NamedTuple):
 
 
 def rhythm_stretches(rhythms: Marks, symbols: Sequence[str], samples: int) -> list[Stretch]:
-    """Find where each rhythm holds, from the rhythm notes of a record.
+    """Find where each rhythm starts and stops, from the rhythm notes of a record.
 
     With closing notes among the symbols (Icentia11k), a rhythm lasts from its note to the closing
     one, both beats included, and ``(X)`` for one beat. Without (MIT-BIH), it holds until the next
     note, and the first one from the start of the record.
 
-    Parameters
-    ----------
-    rhythms
-        The notes; labels are positions in ``symbols``.
-    symbols
-        The notes of the data set, as in the recipe of a store.
-    samples
-        Length of the record.
+    Labels of ``rhythms`` are positions in ``symbols``, the notes of the data set, as in the recipe
+    of a store; ``samples`` is the length of the record.
     """
     notes = [symbols[label] for label in rhythms.label]
     following = [*zip(rhythms.index[1:].tolist(), notes[1:], strict=True), (samples, "")]

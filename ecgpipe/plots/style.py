@@ -1,4 +1,4 @@
-"""One style for all figures: colours, fonts, texts that must fit, and files with stable bytes."""
+"""One style for all figures: colours, fonts, wrapped text, and files with stable bytes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..errors import EcgpipeError
 from ..files.atomic import write_bytes
 
 INK, SOFT, ALARM, BLUE = "#16191c", "#5d6873", "#b3261e", "#2f6db0"
-# Colours in a figure that stand for those of the HTML page, which has a light and a dark theme.
+# Placeholders for the colours of the HTML page, which has a light and a dark theme.
 PAGE_INK, PAGE_RULE, PAGE_SOFT = "#010203", "#040506", "#070809"
 PAGE_FINE, PAGE_COARSE, PAGE_TINT = "#0a0b0c", "#0d0e0f", "#101112"
 _PAGE_COLOURS = {
@@ -85,27 +85,16 @@ def text_width(text: str, size: float) -> float:
     return float(TextPath((0, 0), text, size=size).get_extents().x1) / 72 * 25.4
 
 
-def wrap(widths: Sequence[float], gap: float, room: float) -> list[list[int]]:
-    """Distribute items over lines no wider than ``room``, where that is possible.
+def wrap(widths: Sequence[float], gap: float, line_width: float) -> list[list[int]]:
+    """Distribute items over lines no wider than ``line_width``, where that is possible.
 
-    Parameters
-    ----------
-    widths
-        Widths of the items, mm.
-    gap
-        Space between two items of a line, mm.
-    room
-        Width of a line, mm.
-
-    Returns
-    -------
-    list of list of int
-        The positions of each line's items in ``widths``.
+    All sizes are in mm; ``gap`` is the space between two items of a line. Returns the positions
+    in ``widths`` of each line's items.
     """
     lines: list[list[int]] = []
     used = 0.0
     for item, width in enumerate(widths):
-        if lines and used + gap + width <= room:
+        if lines and used + gap + width <= line_width:
             lines[-1].append(item)
             used += gap + width
         else:
@@ -114,21 +103,17 @@ def wrap(widths: Sequence[float], gap: float, room: float) -> list[list[int]]:
     return lines
 
 
-def wrap_text(items: Sequence[str], size: float, room: float) -> list[str]:
-    """Join items with dots, on lines no wider than ``room`` mm where that is possible."""
+def wrap_text(items: Sequence[str], size: float, line_width: float) -> list[str]:
+    """Join items with dots, on lines no wider than ``line_width`` mm where that is possible."""
     dot = "  ·  "
-    lines = wrap([text_width(item, size) for item in items], text_width(f"{dot}.", size), room)
+    lines = wrap(
+        [text_width(item, size) for item in items], text_width(f"{dot}.", size), line_width
+    )
     return [dot.join(items[item] for item in line) for line in lines]
 
 
 def check_format(out: Path) -> None:
-    """Refuse a file that is not .png, .svg or .pdf.
-
-    Raises
-    ------
-    EcgpipeError
-        It is of another format.
-    """
+    """Raise an `EcgpipeError` for a file that is not .png, .svg or .pdf."""
     if out.suffix.lower() not in _METADATA:
         raise EcgpipeError(f"{out}: cannot be drawn; name a file that ends in .png, .svg or .pdf")
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..inference.model import Model
 from ..inference.prediction import THRESHOLD, Prediction
 from ..progress import clock
-from .ecg_paper import EDGE, LEFT, LINE, PER_MV, PER_S, Layout, Section, value_range
+from .ecg_paper import EDGE, LEFT, LINE, PER_MV, PER_S, Layout, Signal, leads_text, value_range
 from .style import PIXELS_PER_MM, STYLE, check_format, colours_of, save, text_width
 
 _PAPER = 125  # mm of ECG paper on a line
@@ -33,22 +33,10 @@ _STEPS = (5, 10, 20, 30, 60, 120, 300, 600, 900, 1200, 1800, 3600, 7200, 14400, 
 
 
 def plot_prediction(model: Model, prediction: Prediction, out: Path) -> Path:
-    """Draw a recording with a model's predictions.
+    """Draw a recording with a model's predictions; the same prediction gives the same bytes.
 
-    Parameters
-    ----------
-    out
-        The picture: ``.png``, ``.svg`` or ``.pdf``.
-
-    Returns
-    -------
-    Path
-        ``out``; the same prediction gives the same bytes.
-
-    Raises
-    ------
-    EcgpipeError
-        An unknown kind of picture.
+    ``out``, which is returned, is a ``.png``, ``.svg`` or ``.pdf``; an `EcgpipeError` is raised
+    for another format.
     """
     check_format(out)
     with matplotlib.rc_context(STYLE):
@@ -68,7 +56,7 @@ class _Drawing:
         self.seconds = _PAPER / (PER_S * self.scale)  # of a line of ECG paper
         names = ("prediction", *model.classes, *self.record.leads)
         self.left = EDGE + max(LEFT - EDGE, max(text_width(name, 9) for name in names) + 3)
-        self.room = _WIDTH - EDGE - self.left
+        self.width = _WIDTH - EDGE - self.left
         self.layout = Layout(_WIDTH)
 
     def figure(self) -> Figure:
@@ -100,33 +88,33 @@ class _Drawing:
     def _facts(self) -> list[str]:
         item, record, model = self.prediction, self.record, self.model
         step = item.start[1] - item.start[0] if self.is_long else 0.0
-        how = f"every {step:g} s" if step < model.seconds - 1e-6 else "one behind the other"
+        how = f"every {step:g} s" if step < model.seconds - 1e-6 else "without overlap"
         return [
             clock(round(item.seconds)) if self.is_long else f"{item.seconds:.1f} s",
-            f"{record.fs:g} Hz, lead{'s' * (len(record.leads) > 1)} {', '.join(record.leads)}",
+            leads_text(record),
             f"model of {model.card.task}, epoch {model.card.epoch}",
             *([f"{len(item.start):,} windows of {model.seconds:g} s, {how}"] * self.is_long),
         ]
 
     def _name(self, name: str, y: float, **more: Any) -> None:
-        """A name at the left of something."""
+        """A name in the left margin."""
         self.layout.text(self.left - 2, y, name, 9, ha="right", **more)
 
     def _bars(self) -> None:
         """A bar for each class; where there can be several, with a line at the threshold."""
-        layout, room, top = self.layout, self.room - 14, self.layout.y
+        layout, full, top = self.layout, self.width - 14, self.layout.y
         item = self.prediction
         for name, p in zip(item.classes, item.probability[-1], strict=True):
-            yes = name in item.windows[-1]
-            weight = "bold" if yes else "normal"
+            predicted = name in item.windows[-1]
+            weight = "bold" if predicted else "normal"
             self._name(name, layout.y + 3.2, weight=weight)
-            layout.box(self.left, layout.y, room, _BAR - 1.2, "#eef0f2")
-            width, alpha = room * float(p), 1 if yes else 0.45
+            layout.box(self.left, layout.y, full, _BAR - 1.2, "#eef0f2")
+            width, alpha = full * float(p), 1 if predicted else 0.45
             layout.box(self.left, layout.y, width, _BAR - 1.2, self.colours[name], alpha)
             layout.text(_WIDTH - EDGE, layout.y + 3.2, f"{p:.3f}", 9, ha="right", weight=weight)
             layout.y += _BAR
         if item.many_of:
-            x = self.left + THRESHOLD * room
+            x = self.left + THRESHOLD * full
             layout.strokes([((x, top - 0.5), (x, layout.y - 0.7))], layout.colours.soft, 0.15)
         layout.y += 3
 
@@ -143,7 +131,7 @@ class _Drawing:
         layout.y += 2 - LINE
         layout.paragraph(item.shares(), 8.5)
         layout.y += LINE - 2
-        edges = self.left + item.edges / item.seconds * self.room
+        edges = self.left + item.edges / item.seconds * self.width
         best = [item.classes[at] for at in item.probability.argmax(1)]
         shown = [
             self.colours[name] if names else "#ffffff"
@@ -157,7 +145,7 @@ class _Drawing:
             self._name(name, layout.y + 3.1)
             layout.y += _HEAT
         for second in range(0, int(item.seconds) + 1, _step(item.seconds, 5.5)):
-            x = self.left + second / item.seconds * self.room
+            x = self.left + second / item.seconds * self.width
             layout.strokes([((x, layout.y - 0.4), (x, layout.y + 0.8))], layout.colours.soft, 0.2)
             layout.text(x, layout.y + 4, clock(second), 7.5, layout.colours.soft, ha="center")
         layout.y += 3
@@ -174,8 +162,8 @@ class _Drawing:
         layout, fs, total = self.layout, self.record.fs, self.prediction.seconds
         seconds = min(max(10, _step(total, _MAX_ROWS)), 3600)  # of a row
         signal = self.millivolts[0] - np.median(self.millivolts[0])
-        tall = float(np.percentile(np.abs(signal), 99.8)) or 1.0
-        per_mv = next((scale for scale in (10, 5, 2, 1) if scale * tall <= 0.55 * _ROW), 0.5)
+        amplitude = float(np.percentile(np.abs(signal), 99.8)) or 1.0  # mV
+        per_mv = next((mm for mm in (10, 5, 2, 1) if mm * amplitude <= 0.55 * _ROW), 0.5)
         size, unit = next((u for u in ((3600, "h"), (60, "min")) if seconds % u[0] == 0), (1, "s"))
         scale = f"{seconds // size} {unit} a line, {per_mv:g} mm/mV"
         self._heading(f"Lead {self.record.leads[0]}, {scale}")
@@ -191,10 +179,10 @@ class _Drawing:
             box = [(LEFT, layout.y), (LEFT + (stop - start) * per_s, layout.y + _ROW)]
             layout.trace(x, y - (values - np.median(piece)) * per_mv, box)
             layout.text(LEFT - 2, y + 1, clock(start), 7.5, layout.colours.soft, ha="right")
-            self._below(start, stop, per_s)
+            self._predictions_below(start, stop, per_s)
             layout.y += _ROW + 1
 
-    def _below(self, start: float, stop: float, per_s: float) -> None:
+    def _predictions_below(self, start: float, stop: float, per_s: float) -> None:
         """The predictions from ``start`` to ``stop`` (s) below a line of the overview."""
         item = self.prediction
         windows = zip(pairwise(item.edges), item.probability.argmax(1), item.windows, strict=True)
@@ -223,8 +211,8 @@ class _Drawing:
         fs = self.record.fs
         shown = self.millivolts[:, math.floor(start * fs) : math.floor(stop * fs) + 1]
         ranges = [value_range(lead) for lead in shown]
-        section = Section(self.record.leads, self.millivolts, ranges, fs, 0, start, stop)
-        self.layout.ecg(section, scale=self.scale)
+        signal = Signal(self.record.leads, self.millivolts, ranges, fs)
+        self.layout.ecg(signal, start, stop, scale=self.scale)
         self.layout.y += 2.5
 
 
@@ -235,12 +223,9 @@ def _shades(colour: str, share: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _envelope(signal: NDArray[Any], columns: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The lowest and the highest value of each column of pixels, or all samples if they fit.
+    """Lowest and highest value of each column of pixels, or all samples if they fit.
 
-    Returns
-    -------
-    tuple of ndarray
-        Samples, and values at them.
+    Returns sample numbers, and the values at them.
     """
     if len(signal) <= 2 * columns or columns < 1:
         return np.arange(len(signal)), signal

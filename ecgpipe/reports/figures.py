@@ -28,8 +28,8 @@ class Figure:
 
     title: str
     plots: list[Markup]
-    paper: bool = False  # results of the paper are drawn as well,
-    paper_differs: bool = False  # which are of another sampling rate or network
+    paper: bool = False  # True if results of the paper are drawn too
+    paper_differs: bool = False  # True if these have another sampling rate or network
 
 
 def _title(result: Result, *conditions: str) -> str:
@@ -95,7 +95,7 @@ def _series(results: Sequence[Result]) -> curves.Series:
         [(n, score.mean, score.std or 0.0) for n, score in sorted(points.items())]
         for points in (ours, theirs)
     )
-    return curves.Series(label, curves.colour_of(start.name), *lines)
+    return curves.Series(label, curves.COLOURS.get(start.name, curves.REDS[3]), *lines)
 
 
 @dataclass(frozen=True, slots=True)
