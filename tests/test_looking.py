@@ -93,7 +93,7 @@ def test_a_card_says_what_the_store_holds(place: Path, tmp_path: Path) -> None:
     for words in (
         "Icentia11k, simulated: 8 recordings of 4 patients, 0.1 hours",
         "say nothing about patients", "60 s, all of them", "250 Hz", "2, all of them",
-        facts["digest"], "sleepecg", "Heart rate", "all that was asked for could be used",
+        facts["digest"], "sleepecg", "Heart rate", "all requested recordings could be used",
     ):  # fmt: skip
         assert words in said
     total = sum(facts["beats"].values())

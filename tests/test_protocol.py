@@ -19,7 +19,7 @@ def test_the_full_protocol_is_like_for_like(tmp_path: Path) -> None:
     run = finetune(tmp_path / "full", finished=tuple(range(10)), data=data, **protocol)
     assert [p for p in points(read_run(run)) if p.same is False] == []
     page = write_report([run], tmp_path / "r")["html"].read_text()
-    assert "the protocol is the same" in page and "Not like for like" not in page
+    assert "the protocol is the same" in page and "Not directly comparable" not in page
 
 
 # A pretraining as the paper's, but for the rules of the beats' labels.

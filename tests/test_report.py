@@ -79,7 +79,7 @@ def test_numbers_are_those_of_the_files(pair: list[Path], tmp_path: Path) -> Non
     for expected in (
         mean,
         f"{100 * gain:.1f}\xa0%",
-        "Not like for like",
+        "Not directly comparable",
         "the paper’s 20 % for testing are another draw",
         "Adam, learning rate 0.001, β1 0.9, β2 0.999, ε 1e-08",
         "A00001",
@@ -106,7 +106,7 @@ def test_missing_repeats_and_pretraining_are_said(tmp_path: Path) -> None:
     beat = finetune(tmp_path / "beat", "beat", {**upstream, "digest": "other"}, finished=(1,))
     page = write_report([random, beat, tmp_path / "pre"], tmp_path / "r")["html"].read_text()
     assert "no predictions of repeat 1, not finished" in page
-    assert "rest on 2 of 3 repeats" in page
+    assert "scores are from 2 of 3 repeats" in page
     assert "no predictions of repeat 0, 2" in page
     assert "With a single repeat the spread" in page
     assert "±\xa0\N{EN DASH}" not in page
@@ -133,7 +133,7 @@ def test_conditions_without_a_cell_and_simulated_data(tmp_path: Path) -> None:
         paths = write_report([folder], tmp_path / "r.html")
         assert "the paper has no result under these conditions" in paths["html"].read_text()
         assert read_table(paths["csv"])[0]["difference_macro_f1"] == ""
-        assert "Beside the paper" not in paths["html"].read_text()
+        assert "Comparison with the paper" not in paths["html"].read_text()
     assert "On simulated recordings" in paths["html"].read_text()
 
 
@@ -243,7 +243,7 @@ def test_gains_and_losses_are_counted_apart(tmp_path: Path, skills: tuple[float,
         assert "of the gains" not in told and ", most from" not in told
     assert f"changes of {changed};" in told
     assert f"p < .05 in {sum(losses)} of the losses" in told
-    assert "Of 4 runs that stand in a cell" in told and "p leaves out that spread" in told
+    assert "Of 4 runs with a cell" in told and "p does not include the variation" in told
 
 
 def test_numbers_as_text() -> None:

@@ -1,1 +1,1 @@
-"""Reports on runs beside the paper's results, and data cards of stores."""
+"""Reports that compare runs with the paper, and data cards of stores."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tarfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -74,27 +74,11 @@ class ClassTable:
 
 
 def write_card(store: Path, out: Path) -> Path:
-    """Write the data card of a store: what it is, what it holds, and the distributions of it.
+    """Write the data card of a store, an archive or a folder of shards; returns ``out``.
 
     Counts come from the sidecars, heart rates from the detected QRS complexes; no signal is
-    decoded. The same store gives the same bytes.
-
-    Parameters
-    ----------
-    store
-        An archive or a folder of shards.
-    out
-        The page.
-
-    Returns
-    -------
-    Path
-        ``out``.
-
-    Raises
-    ------
-    EcgpipeError
-        The folder is no finished store.
+    decoded. The same store gives the same bytes. An `EcgpipeError` is raised for a folder that is
+    no finished store.
     """
     opened, facts = open_store(store), inspect(store)
     source = DATASETS.get(facts["dataset"])
@@ -179,6 +163,10 @@ def _tables(facts: Mapping[str, Any], counts: Counts) -> list[ClassTable]:
     """Tables of the kinds of annotation that the store has."""
     beats, statements = facts["beats"], facts["statements"]
     notes = {note: n for note, n in facts["rhythms"].items() if note != CLOSE}
+    note_names = {
+        note: RHYTHM_NAMES.get(note.strip("()"), "") + " of one beat" * note.endswith(CLOSE)
+        for note in notes
+    }
     hours = {name: seconds / 3600 for name, seconds in counts.rhythm_seconds.items()}
     unannotated = facts["records_without_annotations"]
     tables = (
@@ -196,7 +184,7 @@ def _tables(facts: Mapping[str, Any], counts: Counts) -> list[ClassTable]:
         ClassTable(
             "Rhythm notes",
             f"{sum(notes.values()):,} notes of the source, each where a rhythm begins",
-            "Notes", "rhythms", notes, sum(notes.values()), _note_names(notes),
+            "Notes", "rhythms", notes, sum(notes.values()), note_names,
         ),
         ClassTable(
             "Labels of whole recordings",
@@ -206,13 +194,6 @@ def _tables(facts: Mapping[str, Any], counts: Counts) -> list[ClassTable]:
         ),
     )  # fmt: skip
     return [table for table in tables if table.amounts]
-
-
-def _note_names(notes: Iterable[str]) -> dict[str, str]:
-    return {
-        note: RHYTHM_NAMES.get(note.strip("()"), "") + " of one beat" * note.endswith(CLOSE)
-        for note in notes
-    }
 
 
 def _figures(counts: Counts) -> dict[str, Markup]:

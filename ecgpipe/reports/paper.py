@@ -109,7 +109,7 @@ class Table(NamedTuple):
 class Cell(NamedTuple):
     """The paper's result of an initialisation under some conditions."""
 
-    table: int  # the first in which it stands
+    table: int  # the first that contains it
     scores: dict[str, Score]  # by metric
 
 

@@ -1,4 +1,4 @@
-"""The protocol of a run beside the paper's, and the paper's result under the same conditions."""
+"""A run's protocol compared with the paper's; the paper's result under the same conditions."""
 
 from __future__ import annotations
 
@@ -150,31 +150,31 @@ def _named_conditions(run: Run) -> list[tuple[str, str]]:
 
 
 def points(run: Run) -> list[Point]:
-    """A finetuning's protocol beside the paper's, the most important points first.
+    """A finetuning's protocol compared with the paper's, the most important points first.
 
     A data set that the paper does not have is compared with its protocol on CinC 2017.
     """
     s, data = run.finetuning, run.data
-    theirs = _DOWNSTREAM.get(run.dataset, _DOWNSTREAM["cinc2017"])
+    reference = _DOWNSTREAM.get(run.dataset, _DOWNSTREAM["cinc2017"])
     done, planned = len(run.finished), len(run.repeats)
     # The recordings of the data set, of which a smaller training set leaves some out.
     inputs = [item.records for item in run.description.inputs if item.records is not None]
     total = inputs[0] if inputs else data.train + data.validation + data.test
     return [
-        Point("Recordings", theirs.records_text,
+        Point("Recordings", reference.records_text,
               f"{total:,} of {run.dataset}{', simulated' if data.simulated else ''}",
-              run.dataset in _DOWNSTREAM and not data.simulated and total == theirs.records),
+              run.dataset in _DOWNSTREAM and not data.simulated and total == reference.records),
         Point("Repeats", "10", f"{done}" if done == planned else f"{done} of {planned}",
               done >= paper.REPEATS),
         Point("Epochs", "at most 200, patience 50", f"at most {s.epochs}, patience {s.patience}",
               (s.epochs, s.patience) == (200, 50)),
-        _split(run, theirs),
+        _split(run, reference),
         *(_pretraining(run.upstream) if run.upstream else []),
-        _network(s.network, theirs),
-        Point("Input", theirs.input,
+        _network(s.network, reference),
+        Point("Input", reference.input,
               f"{s.seconds:g} s at {f'{run.fs:g} Hz' if run.fs else 'an unrecorded rate'}",
-              s.seconds == theirs.seconds and run.fs in theirs.rates),
-        _labels(run, theirs),
+              s.seconds == reference.seconds and run.fs in reference.rates),
+        _labels(run, reference),
         Point("Standardisation", "the whole set",
               "the whole set" if s.statistics == "all" else "the training recordings",
               s.statistics == "all"),
@@ -182,7 +182,7 @@ def points(run: Run) -> list[Point]:
     ]  # fmt: skip
 
 
-def _split(run: Run, theirs: _Downstream) -> Point:
+def _split(run: Run, reference: _Downstream) -> Point:
     """Shares of all recordings for training, validation and test."""
     s, given = run.finetuning, run.finetuning.train_share
     if _by_folds(run):
@@ -191,22 +191,22 @@ def _split(run: Run, theirs: _Downstream) -> Point:
     else:
         shares = (given or 0.75, s.validation_share, s.test_share)
         text = ", ".join(f"{100 * share:g} %" for share in shares)
-        same = shares[0] in theirs.train_shares and shares[1:] == (0.05, 0.2)
-    return Point("Train, validation, test", theirs.split, text, same)
+        same = shares[0] in reference.train_shares and shares[1:] == (0.05, 0.2)
+    return Point("Train, validation, test", reference.split, text, same)
 
 
-def _network(network: Network, theirs: _Downstream) -> Point:
+def _network(network: Network, reference: _Downstream) -> Point:
     version = {"pre": "v2", "post": "v1"}[network.order]
     text = f"ResNet-{network.depth}, {version}"
     text += f", {network.stages} stages" if network.stages < 4 else ""
-    same = network.depth in theirs.depths and version == "v2" and network.stages == 4
-    return Point("Network", theirs.network, text, same)
+    same = network.depth in reference.depths and version == "v2" and network.stages == 4
+    return Point("Network", reference.network, text, same)
 
 
-def _labels(run: Run, theirs: _Downstream) -> Point:
+def _labels(run: Run, reference: _Downstream) -> Point:
     """The classes; of CinC 2017, which has several versions of its labels, their file."""
-    if theirs.classes:
-        count, kind = theirs.classes
+    if reference.classes:
+        count, kind = reference.classes
         text = f"{len(run.classes)}: {', '.join(run.classes)}"
         return Point("Classes", f"{count} {kind}", text, len(run.classes) == count)
     file = run.data.labels_file
@@ -246,9 +246,9 @@ def _pretraining(run: RunDescription) -> list[Point]:
 def _task(task: str, s: PretrainSettings) -> list[Point]:
     """The points that depend on the pretraining task."""
     depth, stages = s.network.depth, s.network.stages
-    theirs = 3 if (task, depth) == ("future", 50) else 4
-    found = [Point("Pretrained stages", f"{theirs} of ResNet-{depth}", str(stages),
-                   stages == theirs)]  # fmt: skip
+    reference = 3 if (task, depth) == ("future", 50) else 4
+    found = [Point("Pretrained stages", f"{reference} of ResNet-{depth}", str(stages),
+                   stages == reference)]  # fmt: skip
     if task in _LABELS:
         name, rule, others = _LABELS[task]
         text = others.get(s.labels.rules, rule)

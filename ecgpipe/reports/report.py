@@ -14,7 +14,7 @@ from . import figures, tables
 from .results import Result, grouped, pretraining_summary, results, same_test
 from .text import METRICS, NAMED, mean_std, mean_std_n, p_value, percent, render
 
-_SIGNIFICANT = 0.05  # p below which a difference is not put down to chance
+_SIGNIFICANT = 0.05  # p below which a difference counts as significant
 
 
 def write_report(runs: Sequence[Path], out: Path) -> dict[str, Path]:
@@ -109,7 +109,7 @@ def headline(tuned: Sequence[Result], pretrained: Sequence[Run]) -> list[str]:
             )
         else:
             sentences.append("There is no finished run from pretrained weights to compare with.")
-    return [start + sentences[0], *sentences[1:], *_beside_the_paper(done)]
+    return [start + sentences[0], *sentences[1:], *_differing_from_the_paper(done)]
 
 
 def _gains(results: Sequence[Result]) -> list[str]:
@@ -157,21 +157,22 @@ def _gain(result: Result) -> str:
         return text + " With a single repeat the spread between repeats is unknown."
     if change.p is None:
         return text
-    verdict = "may be chance" if change.p >= _SIGNIFICANT else "is more than repeats vary"
-    return text + f" That {verdict} (Welch’s test, {p_value(change.p)})."
+    significant = change.p < _SIGNIFICANT
+    verdict = "is significant over the repeats" if significant else "may be due to chance"
+    return text + f" The difference {verdict} (Welch’s test, {p_value(change.p)})."
 
 
-def _beside_the_paper(done: Sequence[Result]) -> list[str]:
-    """How many of the runs that stand in a cell of the paper differ from its number."""
+def _differing_from_the_paper(done: Sequence[Result]) -> list[str]:
+    """How many of the runs with a cell in the paper's tables differ from it."""
     changes = [change for result in done if (change := result.to_paper(result.main))]
     tested = [change.p for change in changes if change.p is not None]
     if len(tested) < 3:
         return []
     return [
-        f"Of {len(tested)} runs that stand in a cell of the paper’s tables, "
-        f"{sum(p < _SIGNIFICANT for p in tested)} differ from it at p\xa0<\xa0.05 (Welch’s test "
-        f"over the repeats; where the paper’s test recordings are another draw, p leaves out that "
-        f"spread)."
+        f"Of {len(tested)} runs with a cell in the paper’s tables, "
+        f"{sum(p < _SIGNIFICANT for p in tested)} differ from the paper at p\xa0<\xa0.05 (Welch’s "
+        f"test over the repeats; where the paper used other test recordings, p does not include "
+        f"the variation between test sets)."
     ]
 
 
@@ -183,7 +184,7 @@ def comparability(tuned: Sequence[Result]) -> list[str]:
     alike = [result.label for result in done if result.paper and not result.differing]
     sentences = (
         (alike, "{}: the protocol is the same in every point that the paper states."),
-        (unlike, "Not like for like, since the protocols differ in points marked below (†): {}."),
+        (unlike, "Not directly comparable, as the protocols differ in the points marked †: {}."),
         (none, "{}: the paper has no result under these conditions."),
     )
     return [text.format("; ".join(labels)) for labels, text in sentences if labels]
@@ -203,7 +204,7 @@ def problems(tuned: Sequence[Result], pretrained: Sequence[Run]) -> list[str]:
         if left:
             found.append(
                 f"{result.label}: no predictions of repeat {_numbers(left)}, not finished; its "
-                f"numbers rest on {len(run.finished)} of {len(run.repeats)} repeats."
+                f"scores are from {len(run.finished)} of {len(run.repeats)} repeats."
             )
         if not same_test([run]):
             found.append(f"{result.label}: the repeats were tested on different recordings.")
@@ -218,7 +219,7 @@ def problems(tuned: Sequence[Result], pretrained: Sequence[Run]) -> list[str]:
         if all(same_test([run]) for run in done) and not same_test(done):
             found.append(
                 f"{group[0].conditions.dataset_text}: the runs were tested on different "
-                "recordings; their scores do not compare."
+                "recordings; their scores are not comparable."
             )
     for run in pretrained:
         if not run.finished:

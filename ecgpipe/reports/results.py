@@ -64,7 +64,7 @@ class Result:
 
     @cached_property
     def points(self) -> list[Point]:
-        """The protocol beside the paper's."""
+        """The protocol compared with the paper's."""
         return protocol.points(self.run)
 
     @property

@@ -1,4 +1,4 @@
-"""Tables of the report: results beside the paper's, other runs, protocol, settings, and the CSV."""
+"""Tables of the report: comparison with the paper, other runs, protocol, settings; the CSV."""
 
 from __future__ import annotations
 
@@ -14,17 +14,6 @@ from . import paper
 from .paper import RELATED, Column, Conditions, Start
 from .results import Comparison, Result, grouped
 from .text import CLASS_NAMES, DASH, METRICS, fixed, mean_std, p_value, percent, signed
-
-Filled = dict[tuple[Start, Conditions], Result]
-
-
-def filled(results: Sequence[Result]) -> Filled:
-    """The run in each cell of the paper; of several for one cell, the first."""
-    found: Filled = {}
-    for result in results:
-        if result.paper:
-            found.setdefault((result.start, result.conditions), result)
-    return found
 
 
 @dataclass(slots=True)
@@ -47,46 +36,58 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class PaperTable:
-    """A table of the paper with the results of runs."""
+    """A table of the paper with our results."""
 
     table: paper.Table
-    results: Filled
-
-    @property
-    def runs(self) -> list[Result]:
-        """The run of each cell that has one; a run has a cell for each of its scores."""
-        keys = [(start, column.conditions) for start in self.table.rows
-                for column in self.table.columns]  # fmt: skip
-        return [self.results[key] for key in keys if key in self.results]
+    cells: dict[tuple[Start, Column], Cell]
+    runs: list[Result]  # that have a cell
 
     @property
     def done(self) -> list[bool]:
         """True for each cell that has a result, without those of related work."""
-        return [self.cell(start, column).score is not None for start in self.table.rows
-                for column in self.table.columns if start != RELATED]  # fmt: skip
+        return [cell.score is not None for (s, _), cell in self.cells.items() if s != RELATED]
 
-    def cell(self, start: Start, column: Column) -> Cell:
-        """Our score, the paper's, their difference, and the gains over random weights."""
-        result = self.results.get((start, column.conditions))
-        theirs = paper.cells()[start, column.conditions].scores[column.metric]
-        cell = Cell(lines=[("Paper", mean_std(theirs))])
-        if result is None:
-            cell.state = "" if start == RELATED else "not run"
-            return cell
-        done, planned = len(result.run.finished), len(result.run.repeats)
-        cell.state = f"n = {done}" if done == planned else f"{done} of {planned} finished"
-        change = result.to_paper(column.metric)
-        if change is None:
-            return cell
-        cell.score = mean_std(result.scores[column.metric])
-        cell.differs = bool(result.differing)
-        error = "" if change.error is None else f"\xa0±\xa0{fixed(change.error)}"
-        cell.lines.append(("Diff.", _with_p(signed(change.difference) + error, change)))
-        theirs_gain = paper.gain(start, column.conditions, column.metric)
-        if theirs_gain is not None:
-            cell.lines.append(("Gain", _gain(result, column.metric)))
-            cell.lines.append(("", f"paper {percent(theirs_gain)}"))
+
+def filled(results: Sequence[Result]) -> dict[tuple[Start, Conditions], Result]:
+    """The run in each cell of the paper; of several for one cell, the first."""
+    found: dict[tuple[Start, Conditions], Result] = {}
+    for result in results:
+        if result.paper:
+            found.setdefault((result.start, result.conditions), result)
+    return found
+
+
+def paper_tables(results: Sequence[Result]) -> list[PaperTable]:
+    """The tables of the paper in which a cell has a run."""
+    found, tables = filled(results), []
+    for table in paper.TABLES:
+        keys = [(start, column) for start in table.rows for column in table.columns]
+        shown = {(start, column): found.get((start, column.conditions)) for start, column in keys}
+        if runs := [result for result in shown.values() if result]:
+            cells = {key: _cell(*key, result) for key, result in shown.items()}
+            tables.append(PaperTable(table, cells, runs))
+    return tables
+
+
+def _cell(start: Start, column: Column, result: Result | None) -> Cell:
+    """Our score, the paper's, their difference, and the gains over random weights."""
+    metric = column.metric
+    cell = Cell(lines=[("Paper", mean_std(paper.cells()[start, column.conditions].scores[metric]))])
+    if result is None:
+        cell.state = "" if start == RELATED else "not run"
         return cell
+    done, planned = len(result.run.finished), len(result.run.repeats)
+    cell.state = f"n = {done}" if done == planned else f"{done} of {planned} finished"
+    change, paper_gain = result.to_paper(metric), result.paper_gain(metric)
+    if change is None:
+        return cell
+    cell.score = mean_std(result.scores[metric])
+    cell.differs = bool(result.differing)
+    error = "" if change.error is None else f"\xa0±\xa0{fixed(change.error)}"
+    cell.lines.append(("Diff.", _with_p(signed(change.difference) + error, change)))
+    if paper_gain is not None:
+        cell.lines += [("Gain", _gain(result, metric)), ("", f"paper {percent(paper_gain)}")]
+    return cell
 
 
 def _with_p(text: str, change: Comparison | None) -> str:
@@ -98,15 +99,9 @@ def _gain(result: Result, metric: str) -> str:
     return _with_p(percent(result.gain(metric)), result.to_random(metric))
 
 
-def paper_tables(results: Sequence[Result]) -> list[PaperTable]:
-    """The tables of the paper in which a cell has a run."""
-    found = filled(results)
-    return [shown for table in paper.TABLES if (shown := PaperTable(table, found)).runs]
-
-
 @dataclass(frozen=True, slots=True)
 class OtherRuns:
-    """Results on a data set that stand in no cell of the paper."""
+    """Runs on a data set that have no cell in the paper's tables."""
 
     title: str
     columns: list[str]
@@ -115,7 +110,7 @@ class OtherRuns:
 
 
 def other_tables(results: Sequence[Result]) -> list[OtherRuns]:
-    """The runs that stand in no cell of the paper, a table for each data set."""
+    """The runs that have no cell in the paper's tables, a table for each data set."""
     in_cells = set(filled(results).values())
     others = [result for result in results if result not in in_cells]
     tables = []
@@ -229,8 +224,9 @@ def csv_text(results: Sequence[Result]) -> str:
 
 def _csv_groups(result: Result) -> list[dict[str, Any]]:
     """A run's line of the CSV, in groups of columns that stay together."""
-    run, up, place = result.run, result.run.upstream, result.conditions
-    theirs = result.paper.scores if result.paper else {}
+    run, upstream, conditions = result.run, result.run.upstream, result.conditions
+    paper_scores = result.paper.scores if result.paper else {}
+    yes_no = {True: "yes", False: "no"}.__getitem__
     means: dict[str, float | None] = {}
     for name in dict.fromkeys([*result.metrics, *result.values]):
         score = result.scores.get(name)
@@ -238,8 +234,8 @@ def _csv_groups(result: Result) -> list[dict[str, Any]]:
     compared: dict[str, float | None] = {
         "paper_table": result.paper.table if result.paper else None
     }
-    for name in dict.fromkeys([*result.metrics, *theirs]):
-        score, change = theirs.get(name), result.to_paper(name)
+    for name in dict.fromkeys([*result.metrics, *paper_scores]):
+        score, change = paper_scores.get(name), result.to_paper(name)
         gain = result.to_random(name)
         compared |= {
             f"paper_{name}": score and score.mean,
@@ -256,13 +252,13 @@ def _csv_groups(result: Result) -> list[dict[str, Any]]:
             "run": run.folder,
             "initialisation": run.description.name,
             "dataset": run.dataset,
-            "simulated": "yes" if result.simulated else "no",
-            "pretraining_data": " + ".join(up.datasets) if up else "",
-            "pretraining_simulated": ("yes" if result.from_simulated else "no") if up else "",
+            "simulated": yes_no(result.simulated),
+            "pretraining_data": " + ".join(upstream.datasets) if upstream else "",
+            "pretraining_simulated": yes_no(result.from_simulated) if upstream else "",
             "pretraining_setup": result.start.setup.strip("-"),
-            "train_share": "official folds" if place.share is None else place.share,
-            "fs": place.fs or None,
-            "depth": place.depth,
+            "train_share": "official folds" if conditions.share is None else conditions.share,
+            "fs": conditions.fs or None,
+            "depth": conditions.depth,
             "repeats": len(run.finished),
             "repeats_planned": len(run.repeats),
         },
