@@ -175,9 +175,6 @@ def points(run: Run) -> list[Point]:
               f"{s.seconds:g} s at {f'{run.fs:g} Hz' if run.fs else 'an unrecorded rate'}",
               s.seconds == reference.seconds and run.fs in reference.rates),
         _labels(run, reference),
-        Point("Standardisation", "the whole set",
-              "the whole set" if s.statistics == "all" else "the training recordings",
-              s.statistics == "all"),
         *_computation(run.description),
     ]  # fmt: skip
 
@@ -222,7 +219,6 @@ def _pretraining(run: RunDescription) -> list[Point]:
     if run.name == "future":
         frames *= s.future.context + 1
     frames_text = f"{frames / 1e6:.3g} million" if frames >= 1e6 else f"{frames:,}"
-    whole = s.statistics == "all"
     return [
         Point("Pretraining data", "Icentia11k",
               " + ".join(run.datasets) + (", simulated" if data.simulated else ""),
@@ -237,8 +233,6 @@ def _pretraining(run: RunDescription) -> list[Point]:
         Point("Pretraining frame", "512, 2048 or 4096 samples at 250 Hz",
               f"{s.frame} samples at {s.fs:g} Hz", s.frame in (512, 2048, 4096) and s.fs == 250),
         *_task(run.name, s),
-        Point("Pretraining standardisation", "the whole set",
-              "the whole set" if whole else "the training patients", whole),
         *(point._replace(name=f"Pretraining {point.name.lower()}") for point in _computation(run)),
     ]  # fmt: skip
 
@@ -264,10 +258,12 @@ def _task(task: str, s: PretrainSettings) -> list[Point]:
 
 
 def _computation(run: RunDescription) -> list[Point]:
-    """Optimiser, gradients, batch and precision."""
-    s, o = run.settings, run.settings.optimiser
+    """Standardisation, optimiser, gradients, batch and precision."""
+    s, o, whole = run.settings, run.settings.optimiser, run.settings.statistics == "all"
+    part = "the training recordings" if run.kind == "finetune" else "the training patients"
     clip = [Point("Gradients", "as they are", f"cut to a norm of {s.clip:g}", False)]
     return [
+        Point("Standardisation", "the whole set", "the whole set" if whole else part, whole),
         Point("Optimiser", "Adam, default hyperparameters",
               f"Adam, learning rate {o.lr:g}, β1 {o.beta1:g}, β2 {o.beta2:g}, ε {o.eps:g}",
               (o.lr, o.beta1, o.beta2) == (1e-3, 0.9, 0.999) and o.eps in (1e-7, 1e-8)),

@@ -24,8 +24,6 @@ from .text import DASH, METRICS, NAMED, fixed, mean_std, mean_std_n
 # Settings that may differ between compared runs: the initialisation and how a run is computed.
 # The training share is compared by its value, since 0.75 may be given or left to the default.
 _FREE = {"seed", "repeats", "train_share", *HOW}
-
-
 T = TypeVar("T")
 
 
