@@ -20,90 +20,89 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-def _whole(value: Any) -> Any:
-    """A number written as text, as --set gives it; pydantic leaves Literals as they are."""
-    return int(value) if isinstance(value, str) and value.isdecimal() else value
-
-
-def _none(value: Any) -> Any:
-    """Nothing written as text, as --set gives it."""
-    return None if isinstance(value, str) and value.lower() == "none" else value
+def _parse(value: Any) -> Any:
+    """Convert ``none`` or an integer given as text; pydantic does neither for Literal and None."""
+    if not isinstance(value, str):
+        return value
+    if value.lower() == "none":
+        return None
+    return int(value) if value.isdecimal() else value
 
 
 class Network(Settings):
-    """Which residual network."""
+    """Architecture of the residual network."""
 
-    depth: Annotated[Literal[18, 34, 50], BeforeValidator(_whole)] = Field(
-        18, description="layers of the residual network: 18, 34 or 50"
+    depth: Annotated[Literal[18, 34, 50], BeforeValidator(_parse)] = Field(
+        18, description="number of layers: 18, 34 or 50"
     )
     order: Literal["pre", "post"] = Field(
-        "pre", description="normalise before (v2, the paper) or after (v1, its code) convolutions"
+        "pre", description="normalisation before convolutions (v2, the paper) or after (v1, code)"
     )
-    stages: Annotated[Literal[1, 2, 3, 4], BeforeValidator(_whole)] = Field(
-        4, description="of the network's four; the paper predicts futures with 3 of ResNet-50's"
+    stages: Annotated[Literal[1, 2, 3, 4], BeforeValidator(_parse)] = Field(
+        4, description="stages used, of four; the paper predicts futures with 3 of ResNet-50's"
     )
 
 
 class Optimiser(Settings):
-    """Adam, by default with the hyperparameters of its authors, as the paper says."""
+    """Adam; the defaults are those of its authors, which the paper uses."""
 
     lr: float = Field(1e-3, gt=0, description="learning rate")
-    beta1: float = Field(0.9, ge=0, lt=1, description="decay of the gradient's mean")
-    beta2: float = Field(0.999, ge=0, lt=1, description="decay of the gradient's square")
-    eps: float = Field(1e-8, gt=0, description="added to the denominator")
+    beta1: float = Field(0.9, ge=0, lt=1, description="decay rate of the mean gradient")
+    beta2: float = Field(0.999, ge=0, lt=1, description="decay rate of the mean squared gradient")
+    eps: float = Field(1e-8, gt=0, description="constant added to the denominator")
 
 
 class Training(Settings):
-    """What pretraining and finetuning have in common."""
+    """Settings that pretraining and finetuning share."""
 
-    seed: int = Field(0, ge=0, description="of initial weights, windows and their order")
+    seed: int = Field(0, ge=0, description="random seed of the weights and the order of data")
     network: Network = Network()
     optimiser: Optimiser = Optimiser()
-    batch: int = Field(64, ge=2, description="items a batch")
+    batch: int = Field(64, ge=2, description="items per batch")
     accumulate: int = Field(
-        1, ge=1, description="batches an update, shared by the processes of torchrun"
+        1, ge=1, description="batches per update; torchrun divides them among its processes"
     )
     statistics: Literal["train", "all"] = Field(
         "train", description="records whose mean and standard deviation standardise the input"
     )
-    clip: float = Field(0, ge=0, description="norm that gradients are cut to; 0 leaves them")
+    clip: float = Field(0, ge=0, description="maximum norm of the gradients; 0: no clipping")
     compile: Literal["no", "default", "reduce-overhead", "max-autotune"] = Field(
-        "no", description="mode of torch.compile; reduce-overhead replays CUDA graphs"
+        "no", description="mode of torch.compile; reduce-overhead uses CUDA graphs"
     )
     cuda_graph: bool = Field(
-        True, description="on a GPU, replay an update as one CUDA graph instead of launching it"
+        True, description="on a GPU, record an update once as a CUDA graph and replay it"
     )
     sync_batchnorm: bool = Field(
-        False, description="batch statistics over all GPUs of torchrun, not of each"
+        False, description="with torchrun, batch statistics over all GPUs instead of on each"
     )
-    tensorboard: bool = Field(False, description="write the history for TensorBoard as well")
+    tensorboard: bool = Field(False, description="also write the history for TensorBoard")
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="of the network's arithmetic; auto takes bf16 where the device has it"
+        "auto", description="number format of the network; auto: bf16 if the device supports it"
     )
-    device: str = Field("auto", description="cpu, cuda or cuda:N; auto takes a GPU if there is one")
+    device: str = Field("auto", description="cpu, cuda or cuda:N; auto: a GPU if there is one")
 
 
 class Labels(Settings):
-    """By which rules frames are labelled (see ``ecgpipe/labels``)."""
+    """Rules that label frames (see ``ecgpipe/labels``)."""
 
     rules: Literal["default", "paper_text", "code"] = Field(
         "default",
         description="paper_text: beats without a class count as normal; code: as in the paper's "
-        "code a frame's first beat does not count, nor, for heart rates, do those around the frame",
+        "code, a frame's first beat does not count, nor, for heart rates, beats outside the frame",
     )
     heart_rate_from: Literal["annotated", "detected"] = Field(
-        "annotated", description="beats; records without annotated ones take detected ones"
+        "annotated", description="beats; records without annotated beats use detected ones"
     )
 
 
 class Future(Settings):
-    """The task of future prediction: which of several frames comes after the context."""
+    """Future prediction: choose, among several frames, the one that follows the context."""
 
-    context: int = Field(16, ge=1, description="frames in a row that are known")
-    negatives: int = Field(8, ge=1, description="frames of other patients to tell the future from")
-    offset: int = Field(8, ge=0, description="frames between the context and the future")
+    context: int = Field(16, ge=1, description="consecutive frames that the network is given")
+    negatives: int = Field(8, ge=1, description="wrong candidates: frames of other patients")
+    offset: int = Field(8, ge=0, description="frames between the context and the future frame")
     attention_scale: Literal["head", "model"] = Field(
-        "head", description="attention is divided by the root of a head's width, or of all (code)"
+        "head", description="scale attention by the width of a head, or of all (the paper's code)"
     )
 
 
@@ -115,53 +114,70 @@ class PretrainSettings(Training):
     )
     labels: Labels = Labels()
     future: Future = Future()
-    frame: int = Field(2048, ge=32, description="samples of a frame (at 250 Hz about 8 s)")
-    fs: float = Field(250, gt=0, description="Hz; shards at another rate are refused")
-    epochs: int = Field(20, ge=1, description="checkpoints and validations")
-    steps: int = Field(1000, ge=1, description="updates an epoch")
-    batch: int = Field(128, ge=2, description="items a batch: frames, or contexts with a future")
+    frame: int = Field(2048, ge=32, description="samples per frame (2048: 8 s at 250 Hz)")
+    fs: float = Field(250, gt=0, description="sampling rate, Hz; other shards are refused")
+    epochs: int = Field(
+        20, ge=1, description="number of epochs; each ends with a validation and a checkpoint"
+    )
+    steps: int = Field(1000, ge=1, description="updates per epoch")
+    batch: int = Field(
+        128, ge=2, description="items per batch: frames, or contexts with their future"
+    )
     frames_per_visit: int = Field(
         4096, ge=1, description="items drawn from a patient each time its shard is read"
     )
-    streams: int = Field(4, ge=1, description="independent streams that batches come from in turn")
+    streams: int = Field(4, ge=1, description="independent data streams, read in turn")
     open_shards: int = Field(8, ge=1, description="patients that a stream mixes at a time")
     shuffle: int = Field(8192, ge=1, description="items in a stream's shuffle buffer")
     workers: int = Field(
-        0, ge=0, description="loader processes a GPU; times the GPUs they must divide the streams"
+        0, ge=0, description="loader processes per GPU; workers times GPUs must divide streams"
     )
-    validation_share: float = Field(0.05, gt=0, lt=1, description="share of patients held out")
-    validation_frames: int = Field(4096, ge=1, description="fixed items of the patients held out")
-    split_seed: int = Field(0, ge=0, description="of the choice of patients held out")
+    validation_share: float = Field(
+        0.05, gt=0, lt=1, description="share of patients held out for validation"
+    )
+    validation_frames: int = Field(4096, ge=1, description="validation items, fixed for a run")
+    split_seed: int = Field(0, ge=0, description="random seed of the choice of those patients")
     held_back: float = Field(
-        0.20, gt=0, lt=1, description="of a downstream set's records, its test_share: never seen"
+        0.20, gt=0, lt=1, description="share of downstream records never read: their test_share"
     )
-    held_back_seed: int = Field(0, ge=0, description="the split_seed of that set's finetuning")
+    held_back_seed: int = Field(0, ge=0, description="split_seed of the finetuning on them")
 
 
 class FinetuneSettings(Training):
-    """Settings of ``ecgpipe finetune``: the paper's protocol, but ``statistics`` is all there."""
+    """Settings of ``ecgpipe finetune``: the paper's protocol, except that it has statistics=all."""
 
-    seconds: float = Field(60, gt=0, description="s of input; shorter records get zeros in front")
-    repeats: int = Field(10, ge=1, description="trainings with fresh train and validation draws")
-    epochs: int = Field(200, ge=1, description="passes over the training records at the most")
-    patience: int = Field(50, ge=1, description="epochs without a better training accuracy")
-    batch: int = Field(64, ge=2, description="records a batch")
-    train_share: Annotated[float | None, BeforeValidator(_none)] = Field(
-        None, gt=0, lt=1, description="of all records, for training; 0.75, or all training folds"
+    seconds: float = Field(
+        60, gt=0, description="length of the input, s; shorter records are padded in front"
     )
-    validation_share: float = Field(0.05, gt=0, lt=1, description="of all records, for the epoch")
-    test_share: float = Field(0.20, gt=0, lt=1, description="of all records, same in every repeat")
+    repeats: int = Field(
+        10, ge=1, description="trainings, each with newly drawn training and validation records"
+    )
+    epochs: int = Field(200, ge=1, description="maximum number of epochs")
+    patience: int = Field(
+        50, ge=1, description="stop after so many epochs without a better training accuracy"
+    )
+    batch: int = Field(64, ge=2, description="records per batch")
+    train_share: Annotated[float | None, BeforeValidator(_parse)] = Field(
+        None, gt=0, lt=1, description="training share of all records; none: 0.75, or all folds"
+    )
+    validation_share: float = Field(
+        0.05, gt=0, lt=1, description="validation share of all records; chooses the epoch"
+    )
+    test_share: float = Field(
+        0.20, gt=0, lt=1, description="test share of all records; the same ones in every repeat"
+    )
     official_folds: bool = Field(
-        True, description="the split that comes with the set, where it has one (PTB-XL)"
+        True, description="use the published split of the data set, if it has one (PTB-XL)"
     )
-    split_seed: int = Field(0, ge=0, description="of the test set, shared by the rows of a table")
+    split_seed: int = Field(0, ge=0, description="random seed of the choice of test records")
     resident: Literal["auto", "yes", "no"] = Field(
-        "auto", description="the set stays in the GPU's memory; auto: where a quarter of it is free"
+        "auto",
+        description="keep the data in GPU memory; auto: if a quarter of what is free is enough",
     )
     parallel: int = Field(1, ge=1, description="repeats trained at a time, on the same device")
 
 
-# Settings that say how a run is computed, and not what comes out.
+# Settings that say how a run is computed; they do not change its result.
 HOW = ("device", "workers", "compile", "cuda_graph", "tensorboard", "resident", "parallel")
 
 S = TypeVar("S", bound=Settings)
@@ -174,20 +190,18 @@ def load(
     preset: Iterable[str] = (),
     **given: Any,
 ) -> S:
-    """Settings from a preset, a file, ``key=value`` assignments and options; the later ones win.
+    """Combine settings; each source overrides those before it.
 
     Parameters
     ----------
-    kind
-        The class of settings.
-    file
-        TOML, JSON, or the ``run.json`` of an earlier run.
-    assignments
-        ``key=value`` with dots for nested keys, such as ``optimiser.lr=3e-4``.
     preset
-        Assignments that the file and everything else stand over.
+        Assignments like ``assignments``; the first source.
+    file
+        TOML, JSON, or the ``run.json`` of an earlier run; the second source.
+    assignments
+        ``key=value`` with dots for nested keys, such as ``optimiser.lr=3e-4``; the third source.
     given
-        Values that are None count as not given.
+        Single settings, the last source; None counts as not given.
 
     Raises
     ------
@@ -199,9 +213,7 @@ def load(
     if file:
         _merge(tree, _read(file))
     _assign(tree, assignments)
-    for key, value in given.items():
-        if value is not None:
-            tree[key] = value
+    tree |= {key: value for key, value in given.items() if value is not None}
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
@@ -210,14 +222,11 @@ def load(
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise EcgpipeError(
-            f"{file}: cannot be read ({error.strerror}); name a settings file"
-        ) from None
-    try:
-        text = data.decode()
+        text = file.read_text("utf-8")
         tree = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        why = f"cannot be read ({error.strerror}); name a settings file"
+        raise EcgpipeError(f"{file}: {why}") from None
     except ValueError as error:
         raise EcgpipeError(f"{file}: not valid {file.suffix or 'TOML'} ({error})") from None
     if isinstance(tree, dict) and file.name == "run.json" and "settings" in tree:
@@ -231,10 +240,15 @@ def _assign(tree: dict[str, Any], assignments: Iterable[str]) -> None:
     for item in assignments:
         key, found, value = item.partition("=")
         if not found:
-            raise EcgpipeError(
-                f"--set {item}: write it as key=value, for example optimiser.lr=3e-4"
-            )
-        _put(tree, key.strip().split("."), value.strip(), item)
+            example = "for example optimiser.lr=3e-4"
+            raise EcgpipeError(f"--set {item}: write it as key=value, {example}")
+        group = tree
+        *groups, last = key.strip().split(".")
+        for name in groups:
+            group = group.setdefault(name, {})
+            if not isinstance(group, dict):
+                raise EcgpipeError(f"--set {item}: {name} is a value, not a group of settings")
+        group[last] = value.strip()
 
 
 def _merge(tree: dict[str, Any], over: dict[str, Any]) -> None:
@@ -245,29 +259,20 @@ def _merge(tree: dict[str, Any], over: dict[str, Any]) -> None:
             tree[key] = value
 
 
-def _put(tree: dict[str, Any], path: list[str], value: Any, item: str) -> None:
-    for name in path[:-1]:
-        tree = tree.setdefault(name, {})
-        if not isinstance(tree, dict):
-            raise EcgpipeError(f"--set {item}: {name} is a value, not a group of settings")
-    tree[path[-1]] = value
-
-
 def _explain(kind: type[Settings], error: ValidationError, file: Path | None) -> str:
     problems = []
     for item in error.errors():
-        name = ".".join(str(part) for part in item["loc"])
+        name = ".".join(map(str, item["loc"]))
         if item["type"] == "extra_forbidden":
             known = ", ".join(key for key, *_ in describe(kind))
             problems.append(f"unknown setting {name}; there are: {known}")
         else:
             problems.append(f"setting {name}: {item['msg']} (got {item['input']!r})")
-    where = f"{file}: " if file else ""
-    return where + "; ".join(problems)
+    return (f"{file}: " if file else "") + "; ".join(problems)
 
 
 def describe(kind: type[Settings], prefix: str = "") -> list[tuple[str, Any, str]]:
-    """Every setting as (dotted key, default, what it is), in the order of declaration."""
+    """List all settings as (dotted key, default, description), in the order of declaration."""
     rows: list[tuple[str, Any, str]] = []
     for name, field in kind.model_fields.items():
         if isinstance(field.default, Settings):

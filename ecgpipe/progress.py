@@ -1,17 +1,15 @@
-"""What a command says: progress as a bar or, off a terminal, as lines; results as JSON."""
+"""Output of the commands: progress and messages on standard error, results on standard output."""
 
 from __future__ import annotations
 
 import json
-import math
 import sys
 import time
 from collections.abc import Callable
 from multiprocessing import parent_process
-from types import TracebackType
 from typing import Any
 
-SECONDS_BETWEEN_LINES, SECONDS_BETWEEN_NOTES = 10.0, 0.1
+LINE_INTERVAL, NOTE_INTERVAL = 10.0, 0.1  # s between two lines, or two notes of a progress bar
 
 
 def say(line: str) -> None:
@@ -30,58 +28,48 @@ def clock(seconds: float) -> str:
 
 
 def print_json(value: Any) -> None:
-    """Print plain values on standard output; a number that does not exist is null."""
+    """Print plain values as JSON on standard output; NaN and infinities become null."""
+    from pydantic_core import to_jsonable_python
 
-    def known(item: Any) -> Any:
-        if isinstance(item, dict):
-            return {key: known(inner) for key, inner in item.items()}
-        if isinstance(item, (list, tuple)):
-            return [known(inner) for inner in item]
-        return None if isinstance(item, float) and not math.isfinite(item) else item
-
-    print(json.dumps(known(value), indent=1, ensure_ascii=False))
+    plain = to_jsonable_python(value, inf_nan_mode="null")
+    print(json.dumps(plain, indent=1, ensure_ascii=False))
 
 
 class Progress:
-    """Counts work done: ``with Progress("prepare", total, "parts") as bar: bar.step()``."""
+    """Progress bar, or lines off a terminal: ``with Progress(title, total, unit) as bar: …``.
+
+    Only one of several processes that do the same work sets ``shown``.
+    """
 
     def __init__(self, title: str, total: int, unit: str, shown: bool = True) -> None:
         from tqdm import tqdm
 
-        self.shown = shown  # of several processes that do the same, one speaks
-
-        self.title, self.total, self.unit, self.done = title, total, unit, 0
-        self._spoke = time.monotonic()
+        self.title, self.total, self.unit, self.shown = title, total, unit, shown
+        self.done, self._last_shown = 0, time.monotonic()
         self._bar = tqdm(
             total=total,
             desc=title,
             unit=f" {unit}",
             leave=False,
-            # Processes side by side would draw their bars over each other.
+            # The bars of concurrent processes would overwrite each other.
             disable=not (shown and sys.stderr.isatty() and parent_process() is None),
         )
 
     def step(self, note: str | Callable[[], str] = "") -> None:
-        """One more is done; the note, made only where it is shown, says how it goes."""
+        """Count one more; the note is called only if it is shown."""
         self.done += 1
         bar, now = not self._bar.disable, time.monotonic()
-        due = now - self._spoke >= (SECONDS_BETWEEN_NOTES if bar else SECONDS_BETWEEN_LINES)
-        if due and self.shown:
-            self._spoke = now
+        if self.shown and now - self._last_shown >= (NOTE_INTERVAL if bar else LINE_INTERVAL):
+            self._last_shown = now
             text = note if isinstance(note, str) else note()
             if bar:
                 self._bar.set_postfix_str(text, refresh=False)
             else:
                 say(f"{self.title}: {self.done}/{self.total} {self.unit}  {text}".rstrip())
-        self._bar.update()  # nothing where there is no bar
+        self._bar.update()  # does nothing without a bar
 
     def __enter__(self) -> Progress:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._bar.close()

@@ -12,7 +12,7 @@ import torch
 
 from ecgpipe.config import FinetuneSettings, PretrainSettings, load
 from ecgpipe.errors import EcgpipeError
-from ecgpipe.experiments.cost import cost, told
+from ecgpipe.experiments.cost import cost, script
 from ecgpipe.experiments.plan import Step, plan
 from ecgpipe.experiments.presets import BEST, PRESETS, Row, pretraining
 from ecgpipe.models.resnet import ResNet
@@ -192,13 +192,13 @@ def test_what_a_finetuning_reads_follows_its_split(data: Path) -> None:
     assert cost(drawn).recordings == 10 * (200 * (15800 + 1053) + 15800 + 1053 + 4213)
 
 
-def test_a_told_plan_is_a_script_with_costs(data: Path) -> None:
+def test_a_plan_is_printed_as_a_script_with_costs(data: Path) -> None:
     steps = plan("table2", Path("out"), data)
-    lines = list(told(steps, PRESETS["table2"].records, 50))
+    lines = list(script(steps, PRESETS["table2"].records, 50))
     assert [line.partition("  #")[0] for line in lines[: len(steps)]] == [str(s) for s in steps]
     assert lines[-2] == (
         "# 2 archives, 2 sets of shards, 4 pretrainings, 15 finetunings (150 trainings)"
     )
     assert "million frames" in lines[-1] and "not a measurement" in lines[-1]
-    small = list(told(plan("smoke", Path("out")), PRESETS["smoke"].records, 50))
+    small = list(script(plan("smoke", Path("out")), PRESETS["smoke"].records, 50))
     assert "(8 trainings)" in small[-2]

@@ -247,9 +247,9 @@ def test_deployments_take_the_best_presets() -> None:
 def test_presets_that_do_not_fit_are_refused() -> None:
     assert len(PRETRAININGS) == 13
     for given, words in (
-        (("beat-100", None), "--preset beat-100: there is none; take beat-512"),
-        (("beat-512", "rhythm"), "is not of --task rhythm"),
-        ((None, "rhythms"), "--task rhythms: there is none; take one of beat, rhythm"),
+        (("beat-100", None), "--preset beat-100: unknown; take one of beat-512"),
+        (("beat-512", "rhythm"), "belongs to another task than --task rhythm"),
+        ((None, "rhythms"), "--task rhythms: unknown; take one of beat, rhythm"),
     ):
         with pytest.raises(EcgpipeError, match=words):
             pretraining(*given)

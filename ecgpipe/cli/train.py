@@ -129,7 +129,7 @@ def reproduce(
         if as_json:
             print_json(cost.as_json(steps, records, tflops))
         else:
-            print(*cost.told(steps, records, tflops), sep="\n")
+            print(*cost.script(steps, records, tflops), sep="\n")
         return
     from ..experiments.execute import execute
 
