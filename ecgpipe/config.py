@@ -36,7 +36,7 @@ class Network(Settings):
         18, description="number of layers: 18, 34 or 50"
     )
     order: Literal["pre", "post"] = Field(
-        "pre", description="normalisation before convolutions (v2, the paper) or after (v1, code)"
+        "pre", description="normalise before convolutions (v2, the paper) or after (v1, its code)"
     )
     stages: Annotated[Literal[1, 2, 3, 4], BeforeValidator(_parse)] = Field(
         4, description="stages used, of four; the paper predicts futures with 3 of ResNet-50's"
@@ -102,7 +102,7 @@ class Future(Settings):
     negatives: int = Field(8, ge=1, description="wrong candidates: frames of other patients")
     offset: int = Field(8, ge=0, description="frames between the context and the future frame")
     attention_scale: Literal["head", "model"] = Field(
-        "head", description="scale attention by the width of a head, or of all (the paper's code)"
+        "head", description="attention is divided by the root of a head's width, or the model's"
     )
 
 

@@ -1,4 +1,4 @@
-"""Artifacts of a step: how far it is, what it made, how it ended.
+"""Artifacts of a step: its progress, its results, its final state.
 
 An artifact is created once and then updated, so that the page of a run has one of each kind.
 Their keys come from the output of the step: ``data/archive/mitdb`` has the artifacts
@@ -21,6 +21,7 @@ from prefect import get_run_logger
 from prefect.artifacts import MarkdownArtifact, ProgressArtifact, TableArtifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
+from prefect.states import State
 
 from ecgpipe.experiments.processes import TRAINING
 from ecgpipe.reports.text import plain
@@ -47,10 +48,10 @@ def key_of(path: str) -> str:
 
 
 def done_share(line: str) -> float | None:
-    """Share of a step that is done, 0 to 1, from a line of its output; None if it does not say.
+    """Finished share of a step, 0 to 1, from a line of its output; None if the line has none.
 
-    ``finetune beat 2/10 epoch 3/200: 12/90 updates  loss .3`` is 12 of 90 within the third of 200
-    within the second of 10.
+    ``finetune beat 2/10 epoch 3/200: 12/90 updates  loss .3`` is 12 of 90 updates in the third of
+    200 epochs in the second of 10 repeats.
     """
     found = _PROGRESS_LINE.match(line)
     if not found:
@@ -114,16 +115,16 @@ class StepArtifacts:
             self._page_time = now
             self._show_page("Running", line)
 
-    def finish(self, state: str, message: str, completed: bool = False) -> None:
+    def finish(self, state: State) -> None:
         """Show the final state of the step."""
-        if completed and self.progress.id:
+        if state.is_completed() and self.progress.id:
             with errors_as_warnings(self.progress.key):
                 self.progress.show(100.0, "done")
-        self._show_page(state, message)
-        with errors_as_warnings(f"{self.key}-refused"):
-            if rows := refused_records(self.output) if completed else []:
-                description = f"{len(rows)} records of {self.output} that were refused"
-                Artifact("table", f"{self.key}-refused").show(rows, description)
+        self._show_page(state.name or "", state.message or "")
+        table = Artifact("table", f"{self.key}-refused")
+        with errors_as_warnings(table.key):
+            if rows := refused_records(self.output) if state.is_completed() else []:
+                table.show(rows, f"{len(rows)} records of {self.output} that were refused")
 
     def _show_page(self, state: str, message: str) -> None:
         with errors_as_warnings(self.page.key):

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from unittest.mock import patch
 
 from prefect import Flow
@@ -20,16 +18,17 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import State
 from prefect.utilities.callables import parameter_docstrings
 
+from ecgpipe.cli import interrupt_on_signals
 from ecgpipe.config import Settings, load
 from ecgpipe.errors import INTERRUPTED, MISTAKE, EcgpipeError
-from flows.common import code_of
+from flows.common import CODES
 
 
 def _start_server() -> None:
     """Start Prefect's temporary server, in a process group of its own, unless a server is set.
 
-    Ctrl-C reaches every process of the terminal's group; a server that ended before its flow
-    leaves the flow trying to reach it for minutes.
+    In the group of the flow, Ctrl-C would end the server first, and the flow would try to reach it
+    for minutes.
 
     Raises
     ------
@@ -47,23 +46,17 @@ def _start_server() -> None:
         )
 
 
-def _hang_up(number: int, frame: FrameType | None) -> None:
-    """End as by Ctrl-C, once: a closed terminal sends SIGHUP again, and the step is saving then."""
-    signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
-
-
 def _parser(flow: Flow[..., State]) -> argparse.ArgumentParser:
-    """Options for the parameters of a flow."""
+    """Create options for the parameters of a flow, with the help of its docstring."""
     about = inspect.getdoc(flow.fn) or ""
     parser = argparse.ArgumentParser(
         prog=f"python -m flows.{flow.name}", description=about.partition("\n")[0]
     )
-    words = parameter_docstrings(about)
+    descriptions = parameter_docstrings(about)
     for name, parameter in inspect.signature(flow.fn).parameters.items():
         if name == "settings":
             parser.add_argument(
-                "--config", type=Path, metavar="FILE", help=f"{words[name]}: a file"
+                "--config", type=Path, metavar="FILE", help=f"{descriptions[name]}: a file"
             )
             parser.add_argument(
                 "--set",
@@ -79,7 +72,7 @@ def _parser(flow: Flow[..., State]) -> argparse.ArgumentParser:
             required=required,
             default=None if required else parameter.default,
             nargs="+" if "list" in str(parameter.annotation) else None,
-            help=words[name],
+            help=descriptions[name],
         )
     return parser
 
@@ -89,21 +82,13 @@ def main(
     settings: type[Settings] | None = None,
     check: Callable[..., object] | None = None,
 ) -> None:
-    """Run a flow with its parameters as command-line options, then leave with an exit code.
+    """Run a flow with its parameters as command-line options, and exit with its exit code.
 
-    Parameters
-    ----------
-    flow
-        Its parameters become options of the same names.
-    settings
-        Class of its parameter ``settings``, which becomes ``--config`` and ``--set key=value``.
-    check
-        Called with the parameters before anything starts; raises EcgpipeError for a mistake.
+    ``settings`` is the class of the parameter ``settings``; its options are ``--config`` and
+    ``--set key=value``. ``check`` gets the parameters before anything starts, and raises
+    EcgpipeError for a wrong one.
     """
-    # Like Ctrl-C, so that the step and the temporary server end with this process.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
-        signal.signal(signal.SIGHUP, _hang_up)
+    interrupt_on_signals()  # so that the step and the temporary server end with this process
     values = vars(_parser(flow).parse_args())
     try:
         if settings:
@@ -120,4 +105,4 @@ def main(
         print("stopped; the same command continues where this one ended", file=sys.stderr)
         sys.exit(INTERRUPTED)
     print(state.message, file=sys.stdout if state.is_completed() else sys.stderr)
-    sys.exit(code_of(state))
+    sys.exit(CODES.get(state.name or "", MISTAKE))

@@ -1,4 +1,4 @@
-"""What the flows share: parameter types, and a step as a task with retries and artifacts."""
+"""Parameter types of the flows, and a step as a Prefect task with retries and artifacts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from prefect import Task, get_run_logger, task
+from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import TaskRun
 from prefect.exceptions import FailedRun
@@ -19,7 +19,7 @@ from pydantic import BeforeValidator, Field
 
 from ecgpipe.config import Settings
 from ecgpipe.errors import BUSY, DAMAGED, INTERRUPTED, MISTAKE, REFUSED, UNREACHABLE, EcgpipeError
-from ecgpipe.experiments.processes import Gpus, Processes
+from ecgpipe.experiments.processes import Processes
 from ecgpipe.files.paths import to_path
 from flows.artifacts import StepArtifacts, key_of
 
@@ -33,7 +33,6 @@ Workers = Annotated[int, Field(ge=1)] | None  # processes; None is one per core
 # Names of final states, in addition to Prefect's own, and the exit codes that they stand for.
 SOME_REFUSED, KILLED, UNREACHABLE_FILE, LOCKED = "SomeRefused", "Killed", "Unreachable", "Busy"
 STOPPED = "Stopped"  # the flow run was cancelled or interrupted
-STOPPED_MESSAGE = "ended with its flow run; running it again continues it"
 CODES = {
     "Completed": 0,
     SOME_REFUSED: REFUSED,
@@ -59,11 +58,6 @@ for name in ("prefect.flow_runs", "prefect.engine"):
     logging.getLogger(name).addFilter(_is_not_repeated)
 
 
-def new_processes(gpus: Gpus | None = None) -> Processes:
-    """Create the child processes of a flow run."""
-    return Processes(gpus, GRACE)
-
-
 def _may_retry(_task: object, run: TaskRun, state: State) -> bool:
     """True if a retry can help: one for a killed step, several for an unreachable file."""
     return state.name == UNREACHABLE_FILE or (state.name == KILLED and run.run_count == 1)
@@ -87,7 +81,7 @@ def step(
         path = to_path(output).resolve()
     except EcgpipeError as error:
         return Failed(message=str(error))
-    processes = processes or new_processes()
+    processes = processes or Processes(grace=GRACE)
     if processes.ending:
         return Failed(name=STOPPED, message="not started, because the flow run ends")
     if on_start:
@@ -99,15 +93,18 @@ def step(
         logger.info(line)
         artifacts.update(line)
 
+    stopped: State = Failed(
+        name=STOPPED, message="ended with its flow run; running it again continues it"
+    )
     try:
         code, last = processes.run(command, on_line)
     except BaseException:  # the flow run was cancelled, or Ctrl-C
-        artifacts.finish(STOPPED, STOPPED_MESSAGE)
+        artifacts.finish(stopped)
         raise
     state = _final_state(command, path, code, last)
     if processes.ending and not state.is_completed():
-        state = Failed(name=STOPPED, message=STOPPED_MESSAGE)
-    artifacts.finish(state.name or "", state.message or "", state.is_completed())
+        state = stopped
+    artifacts.finish(state)
     return state
 
 
@@ -127,33 +124,25 @@ def _final_state(command: Sequence[str], output: Path, code: int, last: str) -> 
     return Failed(name=NAMES.get(code), message=f"{typed}: {reason}")
 
 
-def named_step(name: str) -> Task[..., State]:
-    """The task :func:`step` with a name for its run."""
-    return step.with_options(task_run_name=name)
-
-
-def run_step(name: str, command: Sequence[str], output: str) -> State:
+def run_step(command: Sequence[str], output: str) -> State:
     """Run the only step of a flow; its final state is the flow's."""
-    state = named_step(name)(command, output, return_state=True)
-    # Not the state itself, for Prefect would replace it by a count of failed tasks.
+    state = step.with_options(task_run_name=command[0])(command, output, return_state=True)
+    # A copy: of the state itself, Prefect would make "1/1 states failed".
     return State(type=state.type, name=state.name, message=state.message)
 
 
-def code_of(state: State) -> int:
-    """The exit code that stands for the final state of a step or flow."""
-    return CODES.get(state.name or "", MISTAKE)
-
-
-def option(name: str, value: object) -> tuple[str, ...]:
-    """A command-line option with its value; nothing for None."""
-    return () if value is None else (name, str(value))
+def options(**values: object) -> Iterator[str]:
+    """Yield ``--name value`` for each value that is not None."""
+    for name, value in values.items():
+        if value is not None:
+            yield from (f"--{name}", str(value))
 
 
 def assignments(settings: Settings) -> Iterator[str]:
     """Yield ``--set key=value`` for each setting that was given.
 
-    The web form of a deployment sends all settings. Of those only the ones that differ from their
-    defaults count; the others would override the preset.
+    The web form of a deployment sends all settings; those at their defaults are left out, because
+    they would override the preset.
     """
     form = deployment.id and settings.model_fields_set == type(settings).model_fields.keys()
 

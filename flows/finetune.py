@@ -7,7 +7,7 @@ from prefect.states import State
 
 from ecgpipe.config import FinetuneSettings
 from flows.command import main
-from flows.common import PathOrUrl, assignments, run_step
+from flows.common import PathOrUrl, assignments, options, run_step
 
 DEFAULTS = FinetuneSettings()
 
@@ -29,8 +29,8 @@ def finetune(
         init: first weights: the folder of a pretraining run, or random
         settings: of the run; what is left out has the paper's value, but statistics is all there
     """
-    command = ("finetune", shards, "--out", out, "--init", init, *assignments(settings))
-    return run_step("finetune", command, out)
+    choices = (*options(out=out, init=init), *assignments(settings))
+    return run_step(("finetune", shards, *choices), out)
 
 
 if __name__ == "__main__":

@@ -27,24 +27,13 @@ _DRAWING = Lock()  # steps draw in several threads, but Matplotlib's style is gl
 
 
 def import_plots() -> None:
-    """Import what the page of a training needs, before the training starts.
-
-    An import that a cancellation interrupts cannot be repeated, and the last page would be missing.
-    """
+    """Import what the page of a training needs: a cancellation could break the import later."""
     import ecgpipe.plots.curves
     import ecgpipe.reports.results  # noqa: F401
 
 
 def page_text(command: str, output: Path) -> str:
-    """Describe what a step has made so far.
-
-    Parameters
-    ----------
-    command
-        As typed in a shell.
-    output
-        A store, the folder of a run, or the HTML file of a report.
-    """
+    """Describe what a command has made so far; its output is a store, a run or a report.html."""
     parts = [f"```\n{command}\n```"]
     with suppress(*UNREADABLE):
         parts += _report(output) if output.suffix == ".html" else _folder(output)

@@ -9,7 +9,7 @@ from prefect.states import State
 from pydantic import Field
 
 from flows.command import main
-from flows.common import PathOrUrl, Workers, option, run_step
+from flows.common import PathOrUrl, Workers, options, run_step
 
 DataSet = Literal["icentia11k", "mitdb", "cinc2017", "ptbxl", "icbeb2018"]
 Patients = Annotated[str, Field(pattern=r"^\d+(-\d+)?(, *\d+(-\d+)?)*$")] | None
@@ -42,14 +42,8 @@ def prepare(
         workers: processes that share the parts; by default one per core
         dask: address of a Dask scheduler that does the parts instead, or local
     """
-    command = (
-        *("prepare", dataset, source, archive, "--qrs", qrs),
-        *option("--patients", patients),
-        *option("--segments", segments),
-        *option("--workers", workers),
-        *option("--dask", dask),
-    )
-    return run_step("prepare", command, archive)
+    choices = options(qrs=qrs, patients=patients, segments=segments, workers=workers, dask=dask)
+    return run_step(("prepare", dataset, source, archive, *choices), archive)
 
 
 if __name__ == "__main__":

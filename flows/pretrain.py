@@ -10,7 +10,7 @@ from pydantic import Field
 
 from ecgpipe.config import PretrainSettings
 from flows.command import main
-from flows.common import PathOrUrl, assignments, option, run_step
+from flows.common import PathOrUrl, assignments, options, run_step
 
 DEFAULTS = PretrainSettings()
 Pretraining = Literal[
@@ -38,9 +38,8 @@ def pretrain(
         preset: a row of the paper's Table 1, such as beat-2048: task and samples of a frame
         settings: of the run; those given stand over the preset's (in a form: those changed)
     """
-    choices = (*option("--preset", preset), *assignments(settings))
-    command = ("pretrain", *shards, "--out", out, *choices)
-    return run_step("pretrain", command, out)
+    choices = (*options(out=out, preset=preset), *assignments(settings))
+    return run_step(("pretrain", *shards, *choices), out)
 
 
 if __name__ == "__main__":

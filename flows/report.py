@@ -22,8 +22,7 @@ def report(
         runs: folders of pretraining and finetuning runs, or their URLs
         out: the file of the report
     """
-    command = ("report", *runs, "--out", out)
-    return run_step("report", command, out)
+    return run_step(("report", *runs, "--out", out), out)
 
 
 if __name__ == "__main__":

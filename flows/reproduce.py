@@ -15,19 +15,18 @@ from pydantic import Field
 
 from ecgpipe.errors import EcgpipeError
 from ecgpipe.experiments.plan import Step, plan
-from ecgpipe.experiments.processes import TRAINING, Gpus
+from ecgpipe.experiments.processes import TRAINING, Gpus, Processes
 from ecgpipe.files.paths import to_path
 from ecgpipe.reports.text import DASH, markdown
+from flows import common
 from flows.artifacts import PROGRESS_INTERVAL, Artifact, errors_as_warnings, key_of
 from flows.command import main
-from flows.common import SOME_REFUSED, PathOrUrl, named_step, new_processes
+from flows.common import GRACE, SOME_REFUSED, PathOrUrl
 
 Experiment = Literal[
     "table1", "table2", "table3", "table4", "table5", "figure3", "paper",
     "demo", "smoke", "real", "small",
 ]  # fmt: skip
-
-
 Row = tuple[str, str, str, str]  # step, state, duration, result
 Future = PrefectConcurrentFuture[Any]
 
@@ -64,7 +63,7 @@ def reproduce(
         return Failed(message=str(error))
     overview = Overview(steps, out)
     futures: dict[str, Future] = {}
-    processes = new_processes(Gpus())
+    processes = Processes(Gpus(), GRACE)
     # Trainings share the GPUs; each of the other steps uses all cores, so one runs at a time.
     trainings, others = ThreadPoolTaskRunner[State](jobs), ThreadPoolTaskRunner[State](1)
     with trainings, others:
@@ -78,7 +77,8 @@ def reproduce(
                 }
                 runner = trainings if step.stage in TRAINING else others
                 needs = [futures[name] for name in step.needs]
-                futures[step.name] = runner.submit(named_step(step.name), parameters, needs)
+                task = common.step.with_options(task_run_name=step.name)
+                futures[step.name] = runner.submit(task, parameters, needs)
             overview.follow(futures)
         except BaseException:  # cancelled, SIGTERM or Ctrl-C
             processes.end()
@@ -102,9 +102,9 @@ def _submission_order(steps: Sequence[Step]) -> list[Step]:
 
 
 def _final_state(steps: Sequence[Step], states: dict[str, State]) -> State:
-    """Sum up the states of the steps; those that were not started are neither."""
-    failed = {name: state for name, state in states.items() if state.is_final()}
-    failed = {name: state for name, state in failed.items() if not state.is_completed()}
+    """Combine the states of the steps; steps that were not started are left out."""
+    ended = {name: state for name, state in states.items() if state.is_final()}
+    failed = {name: state for name, state in ended.items() if not state.is_completed()}
     if failed:
         message = "; ".join(f"step {name}: {state.message}" for name, state in failed.items())
         names = {state.name for state in failed.values()}
@@ -125,10 +125,10 @@ class Overview:
         self._started: dict[str, datetime] = {}
         self._table = Artifact("markdown", key_of(out))
         self._progress = Artifact("progress", f"{key_of(out)}-progress")
-        self._shown: list[Row] = []
+        self._rows: list[Row] = []  # as shown
 
     def start(self, name: str) -> None:
-        """Note that a step starts; called in its thread."""
+        """Record the start of a step; called in its thread."""
         self._started.setdefault(name, datetime.now(UTC))  # a retry does not count
 
     def follow(self, futures: Mapping[str, Future]) -> None:
@@ -139,9 +139,9 @@ class Overview:
 
     def _show(self, futures: Mapping[str, Future]) -> None:
         rows = [self._row(name, future) for name, future in futures.items()]
-        if rows == self._shown:
+        if rows == self._rows:
             return
-        self._shown = rows
+        self._rows = rows
         ended = sum(row[2] != DASH for row in rows)
         description = f"{ended} of {len(rows)} steps have ended"
         with errors_as_warnings(self._table.key):

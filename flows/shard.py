@@ -9,7 +9,7 @@ from prefect.states import State
 from pydantic import Field
 
 from flows.command import main
-from flows.common import PathOrUrl, Workers, option, run_step
+from flows.common import PathOrUrl, Workers, options, run_step
 
 Statements = Literal["rhythm", "form", "diagnostic", "superclass", "subclass", "all"]
 
@@ -35,14 +35,8 @@ def shard(
         workers: processes that share the parts; by default one per core
         dask: address of a Dask scheduler that does the parts instead, or local
     """
-    choices = (
-        *("--fs", f"{fs:g}", "--codec", codec),
-        *option("--statements", statements),
-        *option("--workers", workers),
-        *option("--dask", dask),
-    )
-    command = ("shard", archive, shards, *choices)
-    return run_step("shard", command, shards)
+    choices = options(fs=f"{fs:g}", codec=codec, statements=statements, workers=workers, dask=dask)
+    return run_step(("shard", archive, shards, *choices), shards)
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def test_a_failed_experiment_says_whether_the_network_is_away(
     stand_in("echo 'ecgpipe: s3://x: could not be read'; exit 6")
     state = reproduce("smoke", tmp_path / "out", only="random*", return_state=True)
     assert state.is_failed() and state.name == "Unreachable"
-    assert common.code_of(state) == 6
+    assert common.CODES[state.name] == 6
     assert "s3://x: could not be read" in state.message
 
 

@@ -219,7 +219,7 @@ def test_a_server_that_is_away_is_no_empty_folder(
         line = [*COMMAND, *map(str, words)]
         done = subprocess.run(line, capture_output=True, text=True)
         assert done.returncode == UNREACHABLE, done.stderr
-        assert done.stderr.splitlines()[-1].startswith("ecgpipe: a place could not be reached (")
+        assert done.stderr.splitlines()[-1].startswith("ecgpipe: a URL could not be reached (")
         assert "Traceback" not in done.stderr and not done.stdout
 
 

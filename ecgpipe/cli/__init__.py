@@ -1,9 +1,7 @@
-"""The command line: each command thin over a plain function, imported when it is called.
+"""The command line: each command calls one function, whose module it imports when it runs.
 
-What a command made is told on standard output, in a line or, with ``--json``, as JSON; progress,
-refusals and errors go to standard error. Exit codes: 0 done, 2 a mistake of the call, its settings
-or its files, 3 done but some records were refused, 4 a store or run is damaged, 5 another process
-writes to the same folder, 6 a file or place behind a URL cannot be reached, 130 interrupted.
+Results go to standard output, as a line or, with ``--json``, as JSON; progress and errors go to
+standard error. :mod:`ecgpipe.errors` has the exit codes.
 """
 
 from __future__ import annotations
@@ -11,16 +9,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
 from types import FrameType
+from typing import NoReturn
 
 import typer
-from typer.core import TyperCommand
 
 from ..errors import INTERRUPTED, MISTAKE, UNREACHABLE, EcgpipeError, Interrupted
 from ..files.paths import cache_folder, is_connection_error
 from . import data, train, use
-from .options import settings_help
+from .options import Command
 
 app = typer.Typer(
     help="From raw ECG recordings to finetuned classifiers.",
@@ -29,59 +26,51 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-_COMMANDS: dict[Callable[..., None], type[TyperCommand] | None] = {  # in the order of the help
-    data.simulate: None,
-    data.fetch: None,
-    data.prepare: None,
-    data.shard: None,
-    data.verify: None,
-    use.inspect: None,
-    use.plot: None,
-    use.card: None,
-    train.pretrain: settings_help("PretrainSettings"),
-    train.finetune: settings_help("FinetuneSettings"),
-    use.predict: None,
-    use.export: None,
-    train.report: None,
-    train.reproduce: None,
-}
-for command, kind in _COMMANDS.items():
-    app.command(cls=kind)(command)
+for command in (  # in the order of the help
+    *(data.simulate, data.fetch, data.prepare, data.shard, data.verify),
+    *(use.inspect, use.plot, use.card, train.pretrain, train.finetune),
+    *(use.predict, use.export, train.report, train.reproduce),
+):
+    app.command(cls=Command)(command)
 
 
-def _end(number: int, frame: FrameType | None) -> None:
-    """End a command as Ctrl-C does; a terminal that closes says so twice, and once is enough."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    raise KeyboardInterrupt
+def interrupt_on_signals() -> None:
+    """Let SIGTERM and a closed terminal end the process as Ctrl-C does; nohup is respected."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal sends it twice
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, interrupt)
 
 
 def main() -> None:
-    """Run the command line; mistakes are one line, not a stack trace."""
+    """Run the command line; an error of the user is one line, not a stack trace."""
     os.environ.setdefault("MPLCONFIGDIR", str(cache_folder() / "matplotlib"))  # not ~/.config
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
-            signal.signal(number, _end)
+    interrupt_on_signals()
     try:
         app()
     except EcgpipeError as error:
-        print(f"ecgpipe: {error}", file=sys.stderr)
-        sys.exit(error.code)
+        _fail(str(error), error.code)
     except Interrupted as end:
         if train.FIRST:
-            print(f"ecgpipe: interrupted, {end}; the same command continues", file=sys.stderr)
+            _fail(f"interrupted, {end}; the same command continues", INTERRUPTED)
         sys.exit(INTERRUPTED)
     except SystemExit as end:
-        # Typer catches Ctrl-C itself and leaves with this code, without a word.
-        if end.code == INTERRUPTED:
-            print("ecgpipe: interrupted; the same command continues", file=sys.stderr)
+        if end.code == INTERRUPTED:  # Typer catches Ctrl-C and exits without a message
+            _fail("interrupted; the same command continues", INTERRUPTED)
         raise
     except Exception as error:
         if is_connection_error(error):
             what = "check the address, the credentials and the network; the same command continues"
-            print(f"ecgpipe: a place could not be reached ({error}); {what}", file=sys.stderr)
-            sys.exit(UNREACHABLE)
-        if isinstance(error, OSError):  # a full disk, a bucket that is not there
-            print(f"ecgpipe: {error}", file=sys.stderr)
-            sys.exit(MISTAKE)
+            _fail(f"a URL could not be reached ({error}); {what}", UNREACHABLE)
+        if isinstance(error, OSError):  # such as a full disk or a missing bucket
+            _fail(str(error), MISTAKE)
         raise
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"ecgpipe: {message}", file=sys.stderr)
+    sys.exit(code)

@@ -1,4 +1,4 @@
-"""Commands that train, report, and run whole experiments."""
+"""Commands that train, write reports and run experiments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..files.paths import to_path
 from ..progress import print_json
 from .options import AsJson, Assignments, Config, Out, Seed
 
-FIRST = os.environ.get("RANK", "0") == "0"  # of the processes of torchrun one speaks
+FIRST = os.environ.get("RANK", "0") == "0"  # only this process of torchrun prints
 
 
 def pretrain(
@@ -23,11 +23,11 @@ def pretrain(
     out: Out,
     task: Annotated[
         str | None,
-        typer.Option(help="beat, rhythm, heart_rate or future, as the paper's best preset. [beat]"),
+        typer.Option(help="beat, rhythm, heart_rate or future, by its best preset. [beat]"),
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="A row of the paper's Table 1, such as beat-512 or future-16-8-8."),
+        typer.Option(help="Row of the paper's Table 1, such as beat-512 or future-16-8-8."),
     ] = None,
     config: Config = None,
     assignments: Assignments = None,
@@ -44,7 +44,7 @@ def pretrain(
 
     pretrain(shards, out, settings)
     if FIRST:
-        _say_run(out, as_json)
+        _print_run(out, as_json)
 
 
 def finetune(
@@ -52,21 +52,21 @@ def finetune(
         Path, typer.Argument(parser=to_path, help="Folder of shards of a downstream data set.")
     ],
     out: Out,
-    init: Annotated[str, typer.Option(help="A pretraining run, or random.")] = "random",
-    repeats: Annotated[int | None, typer.Option(min=1, help="Trainings. [10]")] = None,
+    init: Annotated[str, typer.Option(help="Folder of a pretraining run, or random.")] = "random",
+    repeats: Annotated[int | None, typer.Option(min=1, help="Number of trainings. [10]")] = None,
     config: Config = None,
     assignments: Assignments = None,
     seed: Seed = None,
     as_json: AsJson = False,
 ) -> None:
-    """Finetune on a downstream data set, several times."""
+    """Finetune a network on a downstream data set, several times."""
     from ..config import FinetuneSettings, load
 
     settings = load(FinetuneSettings, config, assignments or (), repeats=repeats, seed=seed)
     from ..training.finetune import finetune
 
     finetune(shards, out, settings, None if init == "random" else to_path(init))
-    _say_run(out, as_json)
+    _print_run(out, as_json)
 
 
 def report(
@@ -76,10 +76,12 @@ def report(
     ],
     out: Annotated[
         Path,
-        typer.Option(parser=to_path, help="The page; its table goes beside it as .csv and .md."),
+        typer.Option(
+            parser=to_path, help="HTML file; its table is written next to it, as .csv and .md."
+        ),
     ],
 ) -> None:
-    """Write a report on runs: a page, its table as CSV and Markdown."""
+    """Write an HTML report on runs, its table as CSV and Markdown."""
     from ..reports.report import write_report
 
     for path in write_report(runs, out).values():
@@ -90,37 +92,37 @@ def reproduce(
     preset: Annotated[
         str,
         typer.Option(
-            help="table1 to table5, figure3, paper (all of them); small, real (on two cores); "
-            "demo, smoke (on simulated recordings)."
+            help="table1 to table5, figure3, or paper (all of them); small or real (for two "
+            "cores); demo or smoke (simulated recordings)."
         ),
     ],
-    out: Annotated[Path, typer.Option(parser=to_path, help="Folder for everything that is made.")],
+    out: Annotated[Path, typer.Option(parser=to_path, help="Folder for all results.")],
     data: Annotated[
         Path | None,
-        typer.Option(parser=to_path, help="Folder of the real data sets, each in one of its name."),
+        typer.Option(parser=to_path, help="Folder with a subfolder for each real data set."),
     ] = None,
     only: Annotated[
-        str, typer.Option(help="Finetunings whose names match, such as 'random*'.")
+        str, typer.Option(help="Run only finetunings of these names, such as 'random*'.")
     ] = "*",
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Trainings at once. [as many as the GPU has room for]")
+        int | None, typer.Option(min=1, help="Concurrent trainings. [as many as fit in GPU memory]")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only print the commands, with their cost.")
+        bool, typer.Option("--dry-run", help="Only print the commands and their costs.")
     ] = False,
     tflops: Annotated[
-        float, typer.Option(min=0.001, help="With --dry-run: 10^12 operations a second of the GPU.")
+        float, typer.Option(min=0.001, help="With --dry-run: speed of the GPU, 10^12 operations/s.")
     ] = 50,
     as_json: Annotated[
-        bool, typer.Option("--json", help="With --dry-run: the plan as JSON, for scripts.")
+        bool, typer.Option("--json", help="With --dry-run: print the plan as JSON.")
     ] = False,
 ) -> None:
-    """Run a whole experiment; what is done is skipped."""
+    """Run a whole experiment; finished steps are skipped."""
     from ..experiments.plan import plan
     from ..experiments.presets import PRESETS
 
     if as_json and not dry_run:
-        raise EcgpipeError("--json: goes with --dry-run; each step of a run tells its own result")
+        raise EcgpipeError("--json: goes with --dry-run; each step of a run prints its own result")
     steps = plan(preset, out, data, only)
     if dry_run:
         from ..experiments import cost
@@ -137,7 +139,7 @@ def reproduce(
         raise typer.Exit(REFUSED)
 
 
-def _say_run(path: Path, as_json: bool) -> None:
+def _print_run(path: Path, as_json: bool) -> None:
     from ..reports.results import outcome, summary
 
     print_json(outcome(path)) if as_json else print(summary(path))

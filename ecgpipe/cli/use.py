@@ -1,4 +1,4 @@
-"""Commands for what was made: look into a store or a model, use a model, export it."""
+"""Commands that show stores and models, and that use a model."""
 
 from __future__ import annotations
 
@@ -10,11 +10,7 @@ import typer
 from ..errors import REFUSED, EcgpipeError
 from ..files.paths import local_path, to_path
 from ..progress import print_json, say
-from .options import AsJson, Store
-
-Model = Annotated[
-    Path, typer.Argument(parser=to_path, help="A model.pt, or a run: of repeats, the best.")
-]
+from .options import AsJson, Model, Store
 
 
 def inspect(
@@ -26,9 +22,9 @@ def inspect(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Say what a store holds, or what a model is.
+    """Show what a store contains, or what a model is.
 
-    Of a model: its classes and input, what it was trained on, and how it scored.
+    For a model: its classes, input, training data and scores.
     """
     from ..storage.inspect import inspect, text
 
@@ -45,12 +41,12 @@ def inspect(
 
 def plot(
     store: Store,
-    key: Annotated[str, typer.Argument(help="The record.")],
-    out: Annotated[Path, typer.Option(parser=to_path, help="The picture: .png, .svg or .pdf.")],
-    start: Annotated[str, typer.Option(help="In the record: s, m:ss or h:mm:ss.")] = "0",
-    seconds: Annotated[float, typer.Option(help="How much is drawn, s.")] = 10,
+    key: Annotated[str, typer.Argument(help="Key of the record.")],
+    out: Annotated[Path, typer.Option(parser=to_path, help="Image file: .png, .svg or .pdf.")],
+    start: Annotated[str, typer.Option(help="Start in the record: s, m:ss or h:mm:ss.")] = "0",
+    seconds: Annotated[float, typer.Option(help="Duration, s.")] = 10,
 ) -> None:
-    """Draw a stretch of a record on ECG paper, with its marks."""
+    """Draw part of a record on ECG paper, with its annotations."""
     from ..plots.ecg import plot
 
     print(plot(store, key, out, start, seconds))
@@ -58,9 +54,9 @@ def plot(
 
 def card(
     store: Store,
-    out: Annotated[Path, typer.Option(parser=to_path, help="The page.")],
+    out: Annotated[Path, typer.Option(parser=to_path, help="HTML file to write.")],
 ) -> None:
-    """Write a data card: one HTML page on what a store holds."""
+    """Write a data card: one HTML page that describes a store."""
     from ..reports.data_card import write_card
 
     print(write_card(store, out))
@@ -72,30 +68,32 @@ def predict(
         list[Path],
         typer.Argument(parser=local_path, help="WFDB, .mat, .csv, .npy or .npz files."),
     ],
-    fs: Annotated[float | None, typer.Option(help="Their rate, Hz, where they lack it.")] = None,
-    unit: Annotated[
-        str | None, typer.Option(help="Of numbers without a header: mV, uV or V. [mV]")
+    fs: Annotated[
+        float | None, typer.Option(help="Sampling rate, Hz, of files that lack it.")
     ] = None,
-    gain: Annotated[float | None, typer.Option(help="Or ADC units per mV.")] = None,
+    unit: Annotated[
+        str | None, typer.Option(help="Unit in files without a header: mV, uV or V. [mV]")
+    ] = None,
+    gain: Annotated[float | None, typer.Option(help="Instead of --unit: ADC units per mV.")] = None,
     leads: Annotated[
-        str | None, typer.Option(help="Names of columns without any: I,II,III,…")
+        str | None, typer.Option(help="Leads of columns without names: I,II,III,…")
     ] = None,
     lead: Annotated[
-        str | None, typer.Option(help="Of several, the one for a model of one lead. [I, MLII, II]")
+        str | None, typer.Option(help="Lead for a model of one lead. [I, MLII, II]")
     ] = None,
     every: Annotated[
-        float | None, typer.Option(help="s from window to window in long ones. [its input]")
+        float | None, typer.Option(help="Step between windows, s. [length of the input]")
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(parser=to_path, help="Draw the recording and its answer: .png, .svg or .pdf."),
+        typer.Option(parser=to_path, help="Draw recording and prediction: .png, .svg or .pdf."),
     ] = None,
     as_json: AsJson = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="A row for every window.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print a row per window.")] = False,
 ) -> None:
-    """Tell the classes of recordings of your own.
+    """Predict the classes of recordings.
 
-    Of one longer than the model's input, over time.
+    A recording longer than the model's input is predicted window by window.
     """
     if as_json and as_csv:
         raise EcgpipeError("--json and --csv: give one of them")
@@ -108,21 +106,20 @@ def predict(
     names = tuple(name.strip() for name in leads.split(",")) if leads else None
     network = load_model(model)
     refused: list[str] = []
-    found = output.predict_all(
+    predictions = output.predict_all(
         network, records, InputFormat(fs, unit, gain, names), lead, every, refused
     )
     if plot:
         from ..plots.timeline import plot_prediction
 
-        drawn = [*found]
+        drawn = [*predictions]
         for item in drawn:
-            say(f"{plot_prediction(network, item, plot)}: the recording and its answer")
-        found = iter(drawn)
+            say(f"{plot_prediction(network, item, plot)}: the recording and its prediction")
+        predictions = iter(drawn)
     if as_json:
-        print_json(output.as_json(network, found))
+        print_json(output.as_json(network, predictions))
     else:
-        how = output.as_csv if as_csv else output.lines
-        for line in how(network, found):
+        for line in (output.as_csv if as_csv else output.lines)(network, predictions):
             print(line, flush=True)
     if refused:
         raise typer.Exit(REFUSED)
@@ -130,9 +127,9 @@ def predict(
 
 def export(
     model: Model,
-    out: Annotated[Path, typer.Option(parser=to_path, help="The file, .onnx.")],
+    out: Annotated[Path, typer.Option(parser=to_path, help="File to write: .onnx.")],
 ) -> None:
-    """Write a model as ONNX: millivolts in, probabilities out."""
+    """Write a model as ONNX: input in mV, output as probabilities."""
     from ..inference.export import export
     from ..inference.model import load_model
 

@@ -27,9 +27,9 @@ RETRY = 10.0  # s between two attempts at a folder that another process writes t
 
 
 def execute(steps: Sequence[Step], jobs: int | None = None) -> list[Step]:
-    """Run the steps as child processes; by default, as many trainings at once as the GPUs hold.
+    """Run the steps as child processes, see :func:`run`; a busy folder is waited for.
 
-    A folder that another process writes to is waited for. See :func:`run` for the rest.
+    By default, as many trainings run at once as fit in GPU memory.
     """
     processes = Processes(Gpus())
 
@@ -46,26 +46,17 @@ def run(
 ) -> list[Step]:
     """Run each step after those it needs: ``jobs`` trainings at a time, and one other step.
 
-    Parameters
-    ----------
-    steps
-        A plan; each step comes after those it needs.
-    runner
-        Runs one step and returns its exit code.
-    jobs
-        Maximum number of concurrent trainings.
-    stop
-        Ends the running steps; called when this process is interrupted.
+    ``stop`` ends the running steps; it is called when this process is interrupted.
 
     Returns
     -------
     list of Step
-        Finished steps that refused some records.
+        Steps that refused some records.
 
     Raises
     ------
     EcgpipeError
-        Steps failed; the message has the command of the first of them.
+        Steps failed; the message has the command of the first one.
     Interrupted
         A step was interrupted; its work is saved, and no other step was started.
     """

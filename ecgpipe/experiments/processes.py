@@ -62,24 +62,17 @@ class Gpus:
 
     @contextmanager
     def assigned(self, command: str) -> Iterator[dict[str, str]]:
-        """Reserve a GPU for a command; gives the environment variables that select it."""
-        if command not in TRAINING or (name := self._take()) is None:
-            yield {}
-            return
+        """Reserve a GPU for a command; yields the environment variables that select it."""
+        used = self._used
+        with self._lock:
+            fit = self._capacity() if command in TRAINING else {}
+            name = min(fit, key=lambda name: (used[name] >= fit[name], used[name]), default="")
+            used[name] += 1
         try:
-            yield {"CUDA_VISIBLE_DEVICES": name}
+            yield {"CUDA_VISIBLE_DEVICES": name} if len(fit) > 1 else {}
         finally:
             with self._lock:
-                self._used[name] -= 1
-
-    def _take(self) -> str | None:
-        with self._lock:
-            fit, used = self._capacity(), self._used
-            if len(fit) < 2:
-                return None
-            name = min(fit, key=lambda name: (used[name] >= fit[name], used[name]))
-            used[name] += 1
-            return name
+                used[name] -= 1
 
 
 class Processes:
