@@ -177,7 +177,7 @@ def test_the_short_path(server: Server, tmp_path: Path, cinc: Path) -> None:
 
     form = server.ask("deployments/name/finetune/cinc2017")["parameter_openapi_schema"]
     seconds = form["definitions"]["FinetuneSettings"]["properties"]["seconds"]
-    assert seconds["description"].startswith("s of input") and seconds["default"] == 60
+    assert seconds["description"].startswith("length of the input, s") and seconds["default"] == 60
     choices = form["definitions"]["Network"]["properties"]["depth"]
     assert choices["enum"] == [18, 34, 50] and choices["default"] == 18
     assert all("description" in one for one in form["properties"].values())
