@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 from prefect import get_run_logger
@@ -27,8 +27,7 @@ from ecgpipe.experiments.processes import TRAINING
 from ecgpipe.reports.text import plain
 from flows.page import import_plots, page_text, refused_records
 
-Kind = Literal["markdown", "progress", "table"]
-KINDS: dict[Kind, Any] = {
+KINDS: dict[str, Any] = {
     "markdown": MarkdownArtifact,
     "progress": ProgressArtifact,
     "table": TableArtifact,
@@ -75,7 +74,7 @@ def errors_as_warnings(key: str) -> Iterator[None]:
 class Artifact:
     """An artifact of the current run: created by the first :meth:`show`, then updated."""
 
-    def __init__(self, kind: Kind, key: str) -> None:
+    def __init__(self, kind: str, key: str) -> None:
         self.kind, self.key = kind, key
         self.id: UUID | None = None
 

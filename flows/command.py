@@ -19,7 +19,7 @@ from prefect.states import State
 from prefect.utilities.callables import parameter_docstrings
 
 from ecgpipe.cli import interrupt_on_signals
-from ecgpipe.config import Settings, load
+from ecgpipe.config import load
 from ecgpipe.errors import INTERRUPTED, MISTAKE, EcgpipeError
 from flows.common import CODES
 
@@ -27,8 +27,7 @@ from flows.common import CODES
 def _start_server() -> None:
     """Start Prefect's temporary server, in a process group of its own, unless a server is set.
 
-    In the group of the flow, Ctrl-C would end the server first, and the flow would try to reach it
-    for minutes.
+    Otherwise Ctrl-C could end it before the flow, which would try to reach it for minutes.
 
     Raises
     ------
@@ -48,22 +47,18 @@ def _start_server() -> None:
 
 def _parser(flow: Flow[..., State]) -> argparse.ArgumentParser:
     """Create options for the parameters of a flow, with the help of its docstring."""
-    about = inspect.getdoc(flow.fn) or ""
+    text = inspect.getdoc(flow.fn) or ""
     parser = argparse.ArgumentParser(
-        prog=f"python -m flows.{flow.name}", description=about.partition("\n")[0]
+        prog=f"python -m flows.{flow.name}", description=text.partition("\n")[0]
     )
-    descriptions = parameter_docstrings(about)
+    descriptions = parameter_docstrings(text)
     for name, parameter in inspect.signature(flow.fn).parameters.items():
         if name == "settings":
+            about = f"file of {descriptions[name]}"
+            parser.add_argument("--config", type=Path, metavar="FILE", help=about)
+            about = "one setting; can be repeated"
             parser.add_argument(
-                "--config", type=Path, metavar="FILE", help=f"{descriptions[name]}: a file"
-            )
-            parser.add_argument(
-                "--set",
-                action="append",
-                default=[],
-                metavar="KEY=VALUE",
-                help="one setting; repeat",
+                "--set", action="append", default=[], metavar="KEY=VALUE", help=about
             )
             continue
         required = parameter.default is parameter.empty
@@ -77,22 +72,18 @@ def _parser(flow: Flow[..., State]) -> argparse.ArgumentParser:
     return parser
 
 
-def main(
-    flow: Flow[..., State],
-    settings: type[Settings] | None = None,
-    check: Callable[..., object] | None = None,
-) -> None:
+def main(flow: Flow[..., State], check: Callable[..., object] | None = None) -> None:
     """Run a flow with its parameters as command-line options, and exit with its exit code.
 
-    ``settings`` is the class of the parameter ``settings``; its options are ``--config`` and
-    ``--set key=value``. ``check`` gets the parameters before anything starts, and raises
-    EcgpipeError for a wrong one.
+    The options of a parameter ``settings`` are ``--config`` and ``--set key=value``. ``check`` gets
+    the parameters before anything starts, and raises EcgpipeError for a wrong one.
     """
     interrupt_on_signals()  # so that the step and the temporary server end with this process
     values = vars(_parser(flow).parse_args())
     try:
-        if settings:
-            values["settings"] = load(settings, values.pop("config"), values.pop("set"))
+        if "config" in values:
+            kind = type(inspect.signature(flow.fn).parameters["settings"].default)
+            values["settings"] = load(kind, values.pop("config"), values.pop("set"))
         values = flow.validate_parameters(values)  # before a server starts
         if check:
             check(**values)

@@ -29,7 +29,7 @@ def _path_to_text(value: object) -> object:
 
 
 PathOrUrl = Annotated[str, BeforeValidator(_path_to_text), Field(min_length=1)]
-Workers = Annotated[int, Field(ge=1)] | None  # processes; None is one per core
+Positive = Annotated[int, Field(ge=1)]
 # Names of final states, in addition to Prefect's own, and the exit codes that they stand for.
 SOME_REFUSED, KILLED, UNREACHABLE_FILE, LOCKED = "SomeRefused", "Killed", "Unreachable", "Busy"
 STOPPED = "Stopped"  # the flow run was cancelled or interrupted
@@ -46,16 +46,12 @@ TRIES = 6  # the delays between them add up to at least five minutes
 GRACE = 20.0  # s for a step to end after SIGTERM; Prefect gives a cancelled flow run 30
 
 
-def _is_not_repeated(record: logging.LogRecord) -> bool:
-    """False for the stack trace of a failed state, whose message was logged before.
-
-    A worker's flow run raises its final state as an exception, and Prefect logs its stack trace.
-    """
-    return not (record.exc_info and isinstance(record.exc_info[1], FailedRun))
-
-
+# A worker raises the final state of a failed flow run, whose message was logged before, as an
+# exception. Its stack trace is not logged.
 for name in ("prefect.flow_runs", "prefect.engine"):
-    logging.getLogger(name).addFilter(_is_not_repeated)
+    logging.getLogger(name).addFilter(
+        lambda record: not (record.exc_info and isinstance(record.exc_info[1], FailedRun))
+    )
 
 
 def _may_retry(_task: object, run: TaskRun, state: State) -> bool:

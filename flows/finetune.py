@@ -21,17 +21,17 @@ def finetune(
 ) -> State:
     """Finetune a network several times, each with fresh training and validation records.
 
-    Repeats that are done are skipped; an interrupted one continues from its last checkpoint.
+    Finished repeats are skipped; an interrupted one continues from its last checkpoint.
 
     Args:
         shards: folder of the shards, or its URL
-        out: folder of the run, made or continued
-        init: first weights: the folder of a pretraining run, or random
-        settings: of the run; what is left out has the paper's value, but statistics is all there
+        out: folder of the run, new or to be continued
+        init: initial weights: the folder of a pretraining run, or random
+        settings: settings of the run; the defaults follow the paper, which has statistics=all
     """
     choices = (*options(out=out, init=init), *assignments(settings))
     return run_step(("finetune", shards, *choices), out)
 
 
 if __name__ == "__main__":
-    main(finetune, FinetuneSettings)
+    main(finetune)

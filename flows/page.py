@@ -14,7 +14,7 @@ from ecgpipe.errors import EcgpipeError
 from ecgpipe.reports.text import markdown, plain
 
 MAX_ROWS = 1000  # of a table of refused records; the manifest has all
-FIRST_COUNTS = ("records", "refused", "excluded", "patients", "hours")
+FIRST_COUNTS = ("records", "refused", "excluded", "patients", "hours")  # then the others
 SCORES = {  # the first one in a history is shown
     "validation_auc": "AUC",
     "validation_macro_f1": "macro F1",
@@ -36,7 +36,7 @@ def page_text(command: str, output: Path) -> str:
     """Describe what a command has made so far; its output is a store, a run or a report.html."""
     parts = [f"```\n{command}\n```"]
     with suppress(*UNREADABLE):
-        parts += _report(output) if output.suffix == ".html" else _folder(output)
+        parts += _results(output)
     with suppress(*UNREADABLE):
         parts.append(_files(output))
     return "\n\n".join(parts)
@@ -50,7 +50,10 @@ def refused_records(output: Path) -> list[dict[str, str]]:
     return []
 
 
-def _folder(output: Path) -> Iterator[str]:
+def _results(output: Path) -> Iterator[str]:
+    """The counts of a store, the scores of a run, or the tables of a report."""
+    if output.suffix == ".html" and (table := output.with_suffix(".md")).is_file():
+        yield table.read_text()
     if (output / "manifest.json").is_file():
         yield _counts(json.loads((output / "manifest.json").read_text())["totals"])
     if (output / "run.json").is_file():
@@ -118,13 +121,6 @@ def _curves(histories: list[dict[str, Any]], score: str) -> Iterator[str]:
     for svg in figures:
         svg = svg.replace("<svg ", svg_tag, 1).replace("var(--rule)", f"{COLOUR}55")
         yield f"![curves](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"
-
-
-def _report(output: Path) -> Iterator[str]:
-    """The report as Markdown: its results next to the paper's."""
-    table = output.with_suffix(".md")
-    if table.is_file():
-        yield table.read_text()
 
 
 def _files(output: Path) -> str:

@@ -9,11 +9,10 @@ from prefect.states import State
 from pydantic import Field
 
 from flows.command import main
-from flows.common import PathOrUrl, Workers, options, run_step
+from flows.common import PathOrUrl, Positive, options, run_step
 
 DataSet = Literal["icentia11k", "mitdb", "cinc2017", "ptbxl", "icbeb2018"]
 Patients = Annotated[str, Field(pattern=r"^\d+(-\d+)?(, *\d+(-\d+)?)*$")] | None
-Segments = Annotated[int, Field(ge=1)] | None
 
 
 @flow(name="prepare", flow_run_name="{archive}")
@@ -22,25 +21,25 @@ def prepare(
     source: str,
     archive: PathOrUrl,
     patients: Patients = None,
-    segments: Segments = None,
+    segments: Positive | None = None,
     qrs: Literal["sleepecg", "gqrs"] = "sleepecg",
-    workers: Workers = None,
+    workers: Positive | None = None,
     dask: str | None = None,
 ) -> State:
-    """Read raw recordings, find the heartbeats and write a Zarr archive.
+    """Convert raw recordings to a Zarr archive, and detect QRS complexes.
 
-    Parts that are done and whose inputs did not change are skipped. No retry helps against a
-    broken recording: it is refused by name, and the others go on.
+    Finished parts whose inputs did not change are skipped. A broken recording is refused by name;
+    the others are converted.
 
     Args:
         dataset: which data set the recordings belong to
         source: the raw recordings: a folder, s3://…, https://…, or a .zip of them
-        archive: folder of the archive, or its URL, made or continued
-        patients: numbers of patients, such as 0-999 or 7,12,20-29; by default all
-        segments: recordings of each patient, spread evenly over theirs; by default all
-        qrs: detector of QRS complexes; gqrs is a hundred times slower
-        workers: processes that share the parts; by default one per core
-        dask: address of a Dask scheduler that does the parts instead, or local
+        archive: folder of the archive, or its URL, new or to be continued
+        patients: patient numbers, such as 0-999 or 7,12,20-29; by default all
+        segments: recordings per patient, spread evenly over all of them; by default all
+        qrs: QRS detector; gqrs is a hundred times slower
+        workers: number of processes; by default one per core
+        dask: address of a Dask scheduler that runs the work instead, or local
     """
     choices = options(qrs=qrs, patients=patients, segments=segments, workers=workers, dask=dask)
     return run_step(("prepare", dataset, source, archive, *choices), archive)

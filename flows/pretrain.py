@@ -34,13 +34,13 @@ def pretrain(
 
     Args:
         shards: folders of the shards, or their URLs, all at the sampling rate of the settings
-        out: folder of the run, made or continued
-        preset: a row of the paper's Table 1, such as beat-2048: task and samples of a frame
-        settings: of the run; those given stand over the preset's (in a form: those changed)
+        out: folder of the run, new or to be continued
+        preset: a row of the paper's Table 1, such as beat-2048: task and samples per frame
+        settings: settings that override those of the preset (in a web form, the changed ones)
     """
     choices = (*options(out=out, preset=preset), *assignments(settings))
     return run_step(("pretrain", *shards, *choices), out)
 
 
 if __name__ == "__main__":
-    main(pretrain, PretrainSettings)
+    main(pretrain)

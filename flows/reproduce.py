@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from prefect import flow
 from prefect.futures import PrefectConcurrentFuture, wait
 from prefect.states import Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
-from pydantic import Field
 
 from ecgpipe.errors import EcgpipeError
 from ecgpipe.experiments.plan import Step, plan
@@ -21,7 +20,7 @@ from ecgpipe.reports.text import DASH, markdown
 from flows import common
 from flows.artifacts import PROGRESS_INTERVAL, Artifact, errors_as_warnings, key_of
 from flows.command import main
-from flows.common import GRACE, SOME_REFUSED, PathOrUrl
+from flows.common import GRACE, SOME_REFUSED, PathOrUrl, Positive
 
 Experiment = Literal[
     "table1", "table2", "table3", "table4", "table5", "figure3", "paper",
@@ -42,7 +41,7 @@ def reproduce(
     out: PathOrUrl = "demo",
     data: PathOrUrl | None = None,
     only: str = "*",
-    jobs: Annotated[int, Field(ge=1)] = 1,
+    jobs: Positive = 1,
 ) -> State:
     """Run a whole experiment: recordings, archive, shards, pretraining, finetuning, report.
 
@@ -88,10 +87,7 @@ def reproduce(
 
 
 def _submission_order(steps: Sequence[Step]) -> list[Step]:
-    """Order steps so that a training comes right after the last step that it needs.
-
-    A submitted task occupies a thread of its runner while it waits for others.
-    """
+    """Put each training right after the last step it needs: a waiting task occupies a thread."""
     index = {step.name: number for number, step in enumerate(steps)}
 
     def position(step: Step) -> float:
