@@ -50,7 +50,7 @@ def ours(corpus: Corpus, segments: int, number: int) -> int:
 
 def bare(corpus: Corpus) -> int:
     """Decode the same segments, and draw nothing."""
-    found = sum(1 for sample in samples(corpus.shards[0].path) if decode(sample).samples)
+    found = sum(1 for _, sample in samples(corpus.shards[0].path) if decode(sample).samples)
     return round(found * DENSITY)
 
 

@@ -38,5 +38,9 @@ class Unreachable(EcgpipeError):
     code = UNREACHABLE
 
 
+class LoaderDied(EcgpipeError):
+    """A loader process of a training was killed from outside."""
+
+
 class Interrupted(Exception):
     """A signal ended the work; what was done is saved, and the same command continues it."""

@@ -158,7 +158,7 @@ def test_damage_is_found(tmp_path: Path, archive: Path) -> None:
     tar = store / "shards/p00002.tar"
     whole = tar.read_bytes()
     tar.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(EcgpipeError, match=r"p00002\.tar: .* bytes where .* run .* again"):
+    with pytest.raises(EcgpipeError, match=r"p00002\.tar: .* bytes, .* expected; run .* again"):
         check_files(open_store(store))
     assert any("p00002.tar" in problem and "expected" in problem for problem in verify(store))
     tar.unlink()
@@ -193,7 +193,7 @@ def test_an_altered_manifest_or_sidecar_is_found(tmp_path: Path, archive: Path) 
     tree["records"][0]["sum"][0] += 1
     sidecar.write_text(json.dumps(tree))
     assert any("p00001" in problem for problem in verify(store))
-    with pytest.raises(EcgpipeError, match="part p00001 changed"):
+    with pytest.raises(EcgpipeError, match=r"p00001\.json: changed since the manifest"):
         check_files(open_store(store))
     sidecar.write_text(whole[1][:50])
     assert any("p00001.json" in problem and "JSON" in problem for problem in verify(store))

@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from subprocess import Popen
 from typing import Any, NamedTuple
@@ -140,6 +141,30 @@ def test_an_interrupted_pretraining_ends_the_same(
     assert 1 <= len(torch.load(run / "last.pt", weights_only=True)["history"]) < 4
     workers = 2 if by == signal.SIGTERM else 0  # it may go on with another number of processes
     _assert_same_run(_up(sets, run, **given, workers=workers), _up(sets, tmp_path / "a", **given))
+
+
+def _kill_children(process: Popen[str]) -> bool:
+    """Kill the loader processes of a training, True if it had any."""
+    try:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    except OSError:
+        return False
+    for child in children:
+        with suppress(ProcessLookupError):
+            os.kill(int(child), signal.SIGKILL)
+    return bool(children)
+
+
+def test_a_killed_loader_process_ends_a_training_that_continues(sets: Sets, tmp_path: Path) -> None:
+    given, run = {"epochs": 3, "steps": 100}, tmp_path / "ended"
+    with start("pretrain", sets.upstream, "--out", run, **UP | given, workers=2) as process:
+        wait_until((run / "last.pt").exists, process)
+        wait_until(lambda: not _kill_children(process) and process.poll() is not None)
+        said = process.communicate()[1]
+    assert process.returncode == 2
+    last = said.splitlines()[-1]
+    assert re.match(r"ecgpipe: loader process [\d, ]+ was killed, most often because memory", last)
+    _assert_same_run(_up(sets, run, **given), _up(sets, tmp_path / "a", **given))
 
 
 def test_a_killed_finetuning_ends_the_same(

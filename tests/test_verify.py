@@ -20,6 +20,7 @@ import pytest
 import wfdb
 from command_line import run
 
+from ecgpipe.config import digest
 from ecgpipe.datasets import icentia11k, mitdb
 from ecgpipe.errors import EcgpipeError
 from ecgpipe.files.atomic import sha256, write_json
@@ -28,7 +29,7 @@ from ecgpipe.storage import compare
 from ecgpipe.storage.archive import prepare
 from ecgpipe.storage.manifest import merge
 from ecgpipe.storage.parts import read_sidecar
-from ecgpipe.storage.shards import CODECS, encode, shard
+from ecgpipe.storage.shards import CODECS, checksum, encode, shard
 from ecgpipe.storage.sidecar import RecordRow, StoredFile
 from ecgpipe.storage.store import open_store
 from ecgpipe.storage.verify import verify
@@ -216,6 +217,10 @@ def test_totals_that_do_not_add_up_are_named(archive: Path) -> None:
         change(tree["totals"])
         path.write_text(json.dumps(tree))
         (found,) = verify(archive)
+        assert found.startswith(f"{path}: not what was written")
+        del tree["digest"]
+        write_json(path, {**tree, "digest": digest(tree)})
+        (found,) = verify(archive)
         assert found.startswith(f"manifest.json: totals.{name}: not what the sidecars add up to")
     tree = json.loads(whole)
     del tree["totals"]["qrs"]
@@ -223,8 +228,9 @@ def test_totals_that_do_not_add_up_are_named(archive: Path) -> None:
     assert verify(archive) == [f"{path}: totals.qrs: Field required; the file is damaged"]
     tree = json.loads(whole)
     tree["recipe"]["detector"] = "another"
-    path.write_text(json.dumps(tree))
-    assert "recipe.json: differs from the manifest's recipe" in verify(archive)
+    del tree["digest"]
+    write_json(path, {**tree, "digest": digest(tree)})
+    assert "recipe.json: not what was written; run the store's command again" in verify(archive)
 
 
 @pytest.mark.parametrize("content", ['{"files": {}}', '{"files": 1, "records": 2}'])
@@ -270,14 +276,15 @@ def test_shards_are_held_to_their_marks_and_samples(tmp_path: Path, archive: Pat
 def repack(store: Path, tar: Path, record: Any) -> None:
     """Another record in a shard of one, with a sidecar and a manifest that agree with it."""
     symbols = icentia11k.BEATS, icentia11k.RHYTHMS
+    members = encode(record, CODECS["pcodec"], *symbols)
     with tarfile.open(tar, "w", format=tarfile.USTAR_FORMAT) as packed:
-        for name, data in encode(record, CODECS["pcodec"], *symbols).items():
+        for name, data in members.items():
             member = tarfile.TarInfo(f"{record.key}.{name}")
             member.size = len(data)
             packed.addfile(member, io.BytesIO(data))
     sidecar = replace(
         read_sidecar(store, tar.stem),
-        records=[RecordRow.of(record, *symbols)],
+        records=[replace(RecordRow.of(record, *symbols), checksum=checksum(members))],
         files={f"shards/{tar.name}": StoredFile(tar.stat().st_size, sha256(tar))},
     )
     write_json(store / f"parts/{tar.stem}.json", sidecar.plain())

@@ -127,8 +127,13 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, content: Mapping[str, Any], new: bool = False) -> None:
     """Write a JSON file atomically; ``new`` as in :func:`write_bytes`."""
+    write_bytes(path, json_bytes(content), new)
+
+
+def json_bytes(content: Mapping[str, Any]) -> bytes:
+    """The bytes of a JSON file, which depend on the content alone."""
     text = json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
-    write_bytes(path, text.encode(), new)
+    return text.encode()
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -31,6 +31,7 @@ class Source(NamedTuple):
     key: str
     patient: str  # "dataset/patient"
     samples: int
+    checksum: int | None  # of its sample in the shard
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def _records_of(
                 left_out[short] += 1
             else:
                 patient = f"{recipe.dataset}/{row.patient}"
-                records.append(Source(row.key, patient, row.samples))
+                records.append(Source(row.key, patient, row.samples, row.checksum))
                 rows.append((patient, row, main_lead(row.leads, recipe.main_lead)))
         if records:
             path = store.shard(part.name)

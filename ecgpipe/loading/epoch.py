@@ -7,19 +7,24 @@ run streams, so their number changes nothing.
 
 from __future__ import annotations
 
+import re
 import signal
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from ..errors import EcgpipeError, LoaderDied
 from ..types import Batch
 from .corpus import Shard
 from .frames import Frames, empty_like, put, take
+
+_DEAD = re.compile(r"DataLoader worker \(pid\(?s?\)? ([\d, ]+)\)")
 
 
 @dataclass(frozen=True)
@@ -134,7 +139,18 @@ class Feed:
     def __iter__(self) -> Iterator[Batch]:
         if not self.workers:
             return self.epoch.run(self.streams, self.first)
-        return iter(
+        return self._from_processes()
+
+    def _from_processes(self) -> Iterator[Batch]:
+        """The batches, from loader processes.
+
+        Raises
+        ------
+        LoaderDied
+            One of them was killed; noticed within 5 s, and only here, between two updates.
+        """
+        handler = signal.getsignal(signal.SIGCHLD)
+        batches = iter(
             DataLoader(
                 _Streams(self),
                 batch_size=None,
@@ -142,9 +158,28 @@ class Feed:
                 collate_fn=_same,
                 pin_memory=self.pin,
                 prefetch_factor=4,
-                worker_init_fn=_ignore_signals,
+                worker_init_fn=_handle_signals,
             )
         )
+        if threading.current_thread() is threading.main_thread():
+            # The loader's own handler raises wherever the training is, also within an update.
+            signal.signal(signal.SIGCHLD, handler)
+        while True:
+            try:
+                batch = next(batches, None)
+            except RuntimeError as error:
+                if not (found := _DEAD.search(str(error))):
+                    raise
+                raise LoaderDied(
+                    f"loader process {found[1]} was killed, most often because memory ran out; "
+                    "use fewer workers (setting workers), or a smaller shuffle or open_shards, and "
+                    "start the same command again to continue"
+                ) from None
+            if batch is None:
+                return
+            if isinstance(batch, EcgpipeError):
+                raise batch
+            yield batch
 
     @property
     def streams(self) -> range:
@@ -164,7 +199,10 @@ class _Streams(IterableDataset[Batch]):
         # The loader asks its processes in turn, so they take turns from the first batch wanted on.
         skipped = self.feed.first // self.feed.ranks
         own = self.feed.streams[(info.id + skipped) % info.num_workers :: info.num_workers]
-        return map(_tensors, self.feed.epoch.run(own, self.feed.first))
+        try:
+            yield from map(_tensors, self.feed.epoch.run(own, self.feed.first))
+        except EcgpipeError as error:  # raised here, its message would be a trace
+            yield cast(Batch, error)
 
 
 def _tensors(batch: Batch) -> Batch:
@@ -180,7 +218,10 @@ def _same(batch: Any) -> Any:
     return batch
 
 
-def _ignore_signals(worker: int) -> None:
-    """Ignore signals: the training process ends its loader processes itself."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def _handle_signals(worker: int) -> None:
+    """Ignore Ctrl-C and the first SIGTERM, which all processes of a group receive.
+
+    The training process saves its work then, and ends its loader processes itself.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

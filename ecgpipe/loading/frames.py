@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import EcgpipeError
 from ..labels.qrs import main_lead
-from ..storage.shards import decode, samples
+from ..storage.shards import decode, read_shard
 from ..types import Batch, Record
 from .corpus import Shard, Symbols
 
@@ -57,8 +57,8 @@ class Frames:
             weight = np.array([record.samples for record in records], np.float64)
             spread = self._rng(patient, *place).multinomial(count, weight / weight.sum())
             counts |= {r.key: int(n) for r, n in zip(records, spread, strict=True) if n}
-        for sample in samples(shard.path, counts.__contains__):
-            record = decode(sample)
+        checksums = {r.key: r.checksum for r in shard.records if r.key in counts}
+        for record in read_shard(shard.path, checksums, decode):
             starts = self._starts(record, counts[record.key], *place)
             yield self.cut(record, shard, starts, patient_of[record.key])
 

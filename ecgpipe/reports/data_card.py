@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import tarfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +17,13 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFor
 from numpy.typing import ArrayLike, NDArray
 
 from ..datasets import DATASETS
-from ..files.atomic import local_copy, write_text
+from ..files.atomic import write_text
 from ..labels.rhythms import CLOSE
 from ..plots.curves import BLUES
 from ..plots.marks import BEAT_NAMES, RHYTHM_NAMES
 from ..plots.style import PAGE_STYLE, svg
 from ..storage.inspect import codec_name, inspect
-from ..storage.parts import read_sidecar
 from ..storage.store import Store, open_store
-from ..storage.zarr_part import GROUP, open_group
 from .text import CLASS_NAMES, render
 
 _RHYTHM_CLASSES = {"normal": "sinus rhythm", "afib": "atrial fibrillation",
@@ -113,8 +109,7 @@ def count(store: Store) -> Counts:
     """Collect the values of all records, part by part; no signal is decoded."""
     counts = Counts()
     for part in store.parts:
-        rows = read_sidecar(store.path, part).records
-        for row, qrs in zip(rows, _qrs(store, part) if rows else (), strict=True):
+        for row, qrs in zip(store.sidecar(part).records, store.qrs(part), strict=True):
             counts.seconds.append(row.samples / row.fs)
             counts.rates[row.fs] += 1
             counts.patients[row.patient] += 1
@@ -130,22 +125,6 @@ def count(store: Store) -> Counts:
                 for name in getattr(row, kind) or ():
                     counts.patients_with[kind, name].add(row.patient)
     return counts
-
-
-def _qrs(store: Store, part: str) -> Iterator[NDArray[np.int32]]:
-    """Sample numbers of the QRS complexes of each record of a part."""
-    if store.recipe.kind == "archive":
-        group = open_group(store.path / GROUP / part)
-        index, edges = group["qrs_index"][...], group["qrs_offset"][...]
-        yield from (index[start:stop] for start, stop in pairwise(edges))
-        return
-    with tarfile.open(local_copy(store.shard(part))) as tar:
-        for member in tar:  # skips the content of members that are not read
-            if member.name.endswith(".qrs"):
-                file = tar.extractfile(member)
-                assert file
-                data = file.read()
-                yield np.frombuffer(data, "<i4", len(data) // 5)
 
 
 def _summary(values: Sequence[float]) -> dict[str, float]:

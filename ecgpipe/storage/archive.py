@@ -27,7 +27,7 @@ from ..progress import say
 from .manifest import ArchiveRecipe, Manifest
 from .parts import build, versions
 from .sidecar import ArchiveInputs, LeftOut, RawInputs, Sidecar
-from .zarr_part import CHUNK, COMPRESSION, GROUP, SHARD, PartWriter, open_group
+from .zarr_part import CHUNK, COMPRESSION, GROUP, SHARD, PartWriter, write_root
 
 
 def prepare(
@@ -84,7 +84,7 @@ def prepare(
         jobs[part] = PrepareJob(name, files, tuple(entries), part, detector)
     title = f"prepare {name}"
     manifest = build(archive, recipe, jobs, title, workers or os.cpu_count() or 1, dask)
-    open_group(archive / GROUP, "a")  # so that the parts open as one hierarchy
+    write_root(archive)
     return manifest
 
 

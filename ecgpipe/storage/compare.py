@@ -22,11 +22,10 @@ from ..labels.statements import select_statements
 from ..progress import Progress
 from ..types import Marks, Record
 from .manifest import merge
-from .parts import read_sidecar
 from .shards import convert
 from .sidecar import RecordRow, Sidecar
 from .store import Store
-from .zarr_part import GROUP, PartReader
+from .zarr_part import PartReader
 
 Original = Record | BadRecord | None  # as the source gives it, why it cannot be used, or not there
 
@@ -47,7 +46,7 @@ def compare(store: Store, source: str | Path, patients: str | None = None) -> li
         """The parts as they were if made from what the source holds now."""
         with Progress(f"compare {store.path.name}", len(store.parts), "parts") as progress:
             for name in store.parts:
-                sidecar = read_sidecar(store.path, name)
+                sidecar = store.sidecar(name)
                 seen.update(row.key for row in sidecar.records)
                 seen.update(item.key for item in sidecar.left_out)
                 rows, found = _compare_part(store, origin, name, sidecar)
@@ -99,7 +98,10 @@ def _compare_part(
         else:
             if not origin.has_qrs:
                 original = replace(original, qrs=stored.qrs)
-            row_of_source = RecordRow.of(original, store.recipe.beats, store.recipe.rhythms)
+            row_of_source = replace(
+                RecordRow.of(original, store.recipe.beats, store.recipe.rhythms),
+                checksum=row.checksum,  # of the encoded bytes, which the source does not have
+            )
             of_source.append(row_of_source)
             names = _differences(stored, original) or differing(row_of_source.plain(), row.plain())
             if names:
@@ -195,10 +197,10 @@ class _Archived:
         if part not in self.archive.parts:
             yield from (None for _ in keys)
             return
-        sidecar = read_sidecar(self.archive.path, part)
+        sidecar = self.archive.sidecar(part)
         refused = {item.key: BadRecord(item.reason) for item in sidecar.refused}
         position = {row.key: i for i, row in enumerate(sidecar.records)}
-        reader = PartReader(self.archive.path / GROUP / part) if position else None
+        reader = PartReader(self.archive.path, sidecar) if position else None
         for key in keys:
             at = position.get(key)
             if reader is None or at is None:

@@ -23,7 +23,7 @@ from multiprocessing.connection import Connection
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
-from ..errors import EcgpipeError, Unreachable
+from ..errors import Damaged, EcgpipeError, Unreachable
 from ..progress import say
 
 J = TypeVar("J")
@@ -68,8 +68,10 @@ def run(
     EcgpipeError
         At the end, naming the parts that could not be made; at once, if the disk is full or the
         like, if too many parts fail in a row, or if there is no scheduler or no worker.
+    Damaged
+        At the end, if what one of them is made from is damaged.
     Unreachable
-        At the end, where all of them failed for remote files that could not be read.
+        At the end, if all of them failed for remote files that could not be read.
     """
     outcomes: Outcomes[R]
     if dask:
@@ -91,8 +93,11 @@ def run(
             if in_a_row == IN_A_ROW:
                 break
     if failed:
-        away = all(isinstance(error, Unreachable) for error in failed.values())
-        kind = Unreachable if away else EcgpipeError  # which says whether to try again later
+        kinds = {type(error) for error in failed.values()}
+        # The error's class decides the exit code, which says whether to repair or to try again.
+        kind = (
+            Damaged if Damaged in kinds else Unreachable if kinds == {Unreachable} else EcgpipeError
+        )
         raise kind(_sentence(failed, len(jobs), in_a_row == IN_A_ROW))
 
 

@@ -13,12 +13,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field as JsonField
 
 from ..config import digest
-from ..errors import EcgpipeError
+from ..errors import Damaged, EcgpipeError
 from ..files.atomic import read_json
 from ..files.typed import JsonData
 from .sidecar import LeftOut, RecordRow, Sidecar
 
-FORMAT = 1  # of the layout; storage_layout.md says what belongs to it
+FORMAT = 2  # of the layout; storage_layout.md says what belongs to it
 MANIFEST = "manifest.json"
 
 
@@ -118,16 +118,27 @@ def read_manifest(store: Path) -> Manifest:
     Raises
     ------
     EcgpipeError
-        There is none, it is not one of ecgpipe, or a newer ecgpipe wrote it.
+        There is none, it is not one of ecgpipe, or another version of ecgpipe wrote it.
     Damaged
-        It is broken.
+        It is not what was written.
     """
     tree = read_json(store / MANIFEST)
     if not isinstance(form := tree.get("format"), int):
         raise EcgpipeError(f"{store}: no store of ecgpipe, whose manifest says its format")
     if form > FORMAT:
         raise EcgpipeError(f"{store}: written by a newer ecgpipe; update to read it")
-    return Manifest.parse(tree, store / MANIFEST)
+    if form < FORMAT:
+        raise EcgpipeError(
+            f"{store}: of format {form}, which had no checksums of records; make it anew in "
+            "another folder with `ecgpipe prepare` and `ecgpipe shard`"
+        )
+    manifest = Manifest.parse(tree, store / MANIFEST)
+    if manifest.digest != digest({name: tree[name] for name in tree if name != "digest"}):
+        raise Damaged(
+            f"{store / MANIFEST}: not what was written (its digest differs); run the store's "
+            "command again"
+        )
+    return manifest
 
 
 @dataclass

@@ -22,7 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..errors import EcgpipeError
+from ..errors import Damaged, EcgpipeError
 from ..files.atomic import locked, publish, read_json, sha256, staging_directory, write_json
 from ..files.paths import exists, file_sizes, is_empty, is_remote, remove
 from ..progress import Progress, say
@@ -194,8 +194,17 @@ def _refuse_unknown_parts(store: Path, jobs: Mapping[str, Job]) -> None:
 
 
 def read_sidecar(store: Path, name: str) -> Sidecar:
-    """The sidecar of a part."""
-    return Sidecar.read(store / PARTS / f"{name}.json")
+    """The sidecar of a part.
+
+    Raises
+    ------
+    Damaged
+        It is missing or not what was written.
+    """
+    path = store / PARTS / f"{name}.json"
+    if not exists(path):
+        raise Damaged(f"{path}: missing; run the store's command again")
+    return Sidecar.read(path)
 
 
 def read_sidecars(store: Path, names: Sequence[str]) -> Iterator[Sidecar]:

@@ -13,24 +13,29 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import google_crc32c
 import numpy as np
+from numpy.typing import NDArray
 
 from ..config import canonical
 from ..datasets import DATASETS
-from ..errors import BadRecord, EcgpipeError
+from ..errors import BadRecord, Damaged, EcgpipeError, Unreachable
 from ..files.atomic import local_copy
-from ..files.paths import exists
+from ..files.paths import exists, is_connection_error
 from ..labels.statements import Selection, chosen_classes, select_statements, why_excluded
 from ..types import Marks, Record
 from .manifest import MANIFEST, ArchiveRecipe, Manifest, ShardsRecipe, read_manifest
 from .parts import build, read_sidecar, versions
 from .resample import resample
 from .sidecar import ArchiveInputs, LeftOut, RawInputs, RecordRow, Sidecar
-from .zarr_part import GROUP, PartReader
+from .zarr_part import PartReader
+
+T = TypeVar("T")
 
 FOLDER = "shards"
+MEMBERS = ("json", "signal", "beats", "rhythms", "qrs")
 # Configurations of numcodecs: `numcodecs.get_codec(config).decode(data)` reads a sample.
 CODECS: dict[str, dict[str, Any]] = {
     "pcodec": {"id": "pcodec", "level": 8},
@@ -88,7 +93,9 @@ def shard(
     selection = select_statements(category, made.groups, made.statements) if category else None
     recipe = _recipe(made, category, selection, float(fs), codec)
     jobs = {
-        part.name: ShardJob(archive, part.name, part.digest, float(fs), codec, selection)
+        part.name: ShardJob(
+            archive, part.name, part.digest, recipe.fs, codec, selection, made.beats, made.rhythms
+        )
         for part in source.parts
     }
     title = f"shard {recipe.dataset}"
@@ -125,6 +132,8 @@ class ShardJob:
     fs: float
     codec: str
     selection: Selection | None  # of statements; None keeps them all
+    beats: tuple[str, ...]  # symbols that labels of beats point into
+    rhythms: tuple[str, ...]  # notes that labels of rhythms point into
 
     @property
     def target(self) -> str:
@@ -138,21 +147,26 @@ class ShardJob:
     def write(self, target: Path) -> Sidecar:
         """Resample and pack the records one at a time; refusals of the archive are passed on."""
         part = read_sidecar(self.archive, self.part)
+        if part.digest != self.digest:
+            raise Damaged(
+                f"{self.archive}: part {self.part} changed since the manifest was written; run "
+                "`ecgpipe prepare` into it again"
+            )
         rows: list[RecordRow] = []
         excluded: list[LeftOut] = []
         if part.records:
-            reader = PartReader(self.archive / GROUP / self.part)
-            beats, rhythms = (tuple(reader.group.attrs[f"{m}_symbols"]) for m in ("beat", "rhythm"))
+            reader = PartReader(self.archive, part)
             with tarfile.open(target, "w", format=tarfile.USTAR_FORMAT) as tar:
-                for i in range(len(part.records)):
-                    archived = reader.read(i)
+                for i, archived in enumerate(part.records):
                     try:
-                        record = convert(archived, self.selection, self.fs)
+                        record = convert(reader.read(i), self.selection, self.fs)
                     except BadRecord as error:
                         excluded.append(LeftOut(archived.key, archived.patient, str(error)))
                         continue
-                    rows.append(RecordRow.of(record, beats, rhythms))
-                    for name, data in encode(record, CODECS[self.codec], beats, rhythms).items():
+                    members = encode(record, CODECS[self.codec], self.beats, self.rhythms)
+                    row = RecordRow.of(record, self.beats, self.rhythms)
+                    rows.append(replace(row, checksum=checksum(members)))
+                    for name, data in members.items():
                         # Time, owner and mode stay at tarfile's fixed defaults.
                         member = tarfile.TarInfo(f"{record.key}.{name}")
                         member.size = len(data)
@@ -216,12 +230,32 @@ def encode(
     return members
 
 
+def checksum(members: Mapping[str, bytes]) -> int:
+    """CRC-32C of a sample: of its members one after another, each with its name and length."""
+    found = 0
+    for name in MEMBERS:
+        if name in members:
+            data = members[name]
+            found = google_crc32c.extend(found, f"{name} {len(data)} ".encode())
+            found = google_crc32c.extend(found, data)
+    return found
+
+
+def decode_qrs(members: Mapping[str, bytes]) -> NDArray[np.int32]:
+    """Samples of the QRS complexes of a sample; its signal is not decoded."""
+    return _marks(members["qrs"]).index
+
+
 def decode(members: Mapping[str, bytes]) -> Record:
-    """The record of a sample as :func:`encode` made it; the exact inverse."""
+    """The record of a sample as :func:`encode` made it; the exact inverse.
+
+    Only the codecs of this module are run, whatever the header names.
+    """
     header = json.loads(members["json"])
-    signal = np.frombuffer(
-        _codec(canonical(header["codec"])).decode(members["signal"]), header["dtype"]
-    ).reshape(header["shape"])
+    signal = np.empty(header["shape"], "<i2")
+    codec = _codec(canonical(header["codec"]))
+    # Into an array of the right size, which bounds what damaged bytes can expand to.
+    codec.decode(members["signal"], out=signal)
     return Record(
         key=header["key"],
         patient=header["patient"],
@@ -248,13 +282,49 @@ def _marks(data: bytes) -> Marks:
 def _codec(config: bytes) -> Any:
     from numcodecs.registry import get_codec
 
-    return get_codec(json.loads(config))
+    known = json.loads(config)
+    if known not in CODECS.values():
+        raise Damaged(f"codec {known} is none of ecgpipe's")
+    return get_codec(known)
+
+
+def read_shard(
+    path: Path,
+    checksums: Mapping[str, int | None],
+    decoder: Callable[[Mapping[str, bytes]], T],
+) -> Iterator[T]:
+    """Read the samples with these keys, in the order of the shard, each checked by its checksum.
+
+    ``decoder`` makes of a sample what is wanted: :func:`decode` or :func:`decode_qrs`.
+
+    Raises
+    ------
+    Damaged
+        A record is missing or not what was written, or the file cannot be read.
+    """
+    left, key = dict(checksums), "its first record"
+    try:
+        for key, members in samples(path, left.__contains__):
+            if checksum(members) != left.pop(key):
+                raise Damaged("its checksum differs")
+            yield decoder(members)
+        if left:
+            key = min(left)
+            raise Damaged("it is missing")
+    except Exception as error:  # tarfile and codecs raise whatever damage leads to
+        if isinstance(error, Unreachable) or is_connection_error(error):
+            raise
+        why = str(error) if isinstance(error, Damaged) else f"{type(error).__name__}: {error}"
+        raise Damaged(
+            f"{path}: {key} is not what was written ({why}); run `ecgpipe shard` into the store "
+            "again, which makes damaged parts anew"
+        ) from None
 
 
 def samples(
     path: Path, wanted: Callable[[str], bool] = lambda key: True
-) -> Iterator[dict[str, bytes]]:
-    """The samples of one shard in order, as raw bytes by member name.
+) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Keys and samples of one shard in order, as raw bytes by member name.
 
     ``wanted`` is asked for each key, before anything of it is read. Nothing is unpickled.
     """
@@ -262,7 +332,8 @@ def samples(
     from webdataset.tariterators import group_by_keys
 
     for sample in group_by_keys(_members(path, wanted), handler=reraise_exception):
-        yield {name: data for name, data in sample.items() if not name.startswith("__")}
+        members = {name: data for name, data in sample.items() if not name.startswith("__")}
+        yield sample["__key__"], members
 
 
 def _members(path: Path, wanted: Callable[[str], bool]) -> Iterator[dict[str, Any]]:

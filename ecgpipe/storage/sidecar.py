@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import google_crc32c
 import numpy as np
+from numpy.typing import NDArray
 
 from ..config import digest
+from ..errors import Damaged, Interrupted, Unreachable
+from ..files.atomic import sha256
 from ..files.folder import InputFiles
+from ..files.paths import exists, is_connection_error
 from ..files.typed import JsonData
 from ..labels.rhythms import durations
 from ..types import Marks, Record
@@ -38,6 +45,8 @@ class RecordRow(JsonData):
     rhythm_samples: dict[str, int] | None  # samples by class of rhythm
     qrs: int  # detected complexes
     sha256: str  # of the signal, little-endian int16, lead after lead
+    marks: int  # CRC-32C of beats, rhythms and QRS complexes, see marks_checksum
+    checksum: int | None = None  # in shards: CRC-32C of the sample's members
     sum: tuple[int, ...]  # of the ADC values, by lead
     squares: tuple[int, ...]  # sum of their squares, by lead
 
@@ -60,10 +69,44 @@ class RecordRow(JsonData):
             rhythms=_counts(record.rhythms, rhythms),
             rhythm_samples=durations(record.beats, record.rhythms, rhythms, record.samples),
             qrs=len(record.qrs.index),
-            sha256=hashlib.sha256(np.ascontiguousarray(signal, "<i2").tobytes()).hexdigest(),
+            sha256=_sha256(signal),
+            marks=marks_checksum(record.beats, record.rhythms, record.qrs),
             sum=tuple(signal.sum(axis=1, dtype=np.int64).tolist()),
             squares=tuple(int(np.square(lead, dtype=np.int64).sum()) for lead in signal),
         )
+
+    def check(self, record: Record) -> None:
+        """Raise Damaged, with the name of a field, unless a record is what was written."""
+        for name in ("key", "patient", "fs", "leads", "statements", "fold", "quantisation"):
+            if getattr(record, name) != getattr(self, name):
+                raise Damaged(name)
+        for name in ("gain", "baseline"):
+            if tuple(getattr(record, name).tolist()) != getattr(self, name):
+                raise Damaged(name)
+        self.check_marks(record.beats, record.rhythms, record.qrs)
+        if _sha256(record.signal) != self.sha256:
+            raise Damaged("signal")
+
+    def check_marks(self, beats: Marks | None, rhythms: Marks, qrs: Marks) -> None:
+        """Raise Damaged unless the marks of a record are what was written."""
+        if marks_checksum(beats, rhythms, qrs) != self.marks:
+            raise Damaged("marks")
+
+
+def marks_checksum(beats: Marks | None, rhythms: Marks, qrs: Marks) -> int:
+    """CRC-32C of a record's marks: of each kind the number, the positions and the labels."""
+    checksum = 0
+    for marks in (beats, rhythms, qrs):
+        count = -1 if marks is None else len(marks.index)
+        checksum = google_crc32c.extend(checksum, count.to_bytes(8, "little", signed=True))
+        if marks is not None:
+            data = marks.index.astype("<i4").tobytes() + marks.label.tobytes()
+            checksum = google_crc32c.extend(checksum, data)
+    return checksum
+
+
+def _sha256(signal: NDArray[np.int16]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(signal, "<i2").tobytes()).hexdigest()
 
 
 def _counts(marks: Marks, symbols: Sequence[str]) -> dict[str, int]:
@@ -118,6 +161,56 @@ class Sidecar(JsonData):
     def left_out(self) -> list[LeftOut]:
         """Refused and excluded records."""
         return [*self.refused, *self.excluded]
+
+    def check_sizes(self, store: Path, sizes: Mapping[str, int]) -> None:
+        """Raise Damaged, naming the file, if one is missing or of another size."""
+        for problem in self.damaged_files(store, sizes, read=False):
+            raise Damaged(f"{store}/{problem}; run the store's command again")
+
+    @contextmanager
+    def checked(self, store: Path, row: RecordRow) -> Iterator[None]:
+        """Turn what reading a record raises into an error that names its damaged file.
+
+        Raises
+        ------
+        Damaged
+            Whatever the error was, except that the store could not be reached.
+        """
+        try:
+            yield
+        except Exception as error:  # Zarr, tarfile and codecs raise whatever damage leads to
+            if isinstance(error, Interrupted | Unreachable) or is_connection_error(error):
+                raise
+            why = str(error) if isinstance(error, Damaged) else f"{type(error).__name__}: {error}"
+            there = [file for file in self.files if exists(store / file)]
+            sizes = {file: (store / file).stat().st_size for file in there}
+            files = [*self.damaged_files(store, sizes, read=True), f"parts/{self.name}.json"]
+            command = "shard" if isinstance(self.inputs, ArchiveInputs) else "prepare"
+            raise Damaged(
+                f"{store / files[0]}; record {row.key} is not what was written ({why}); run "
+                f"`ecgpipe {command}` into the store again, which makes damaged parts anew"
+            ) from None
+
+    def damaged_files(self, store: Path, sizes: Mapping[str, int], read: bool) -> Iterator[str]:
+        """Files that are not what was written, each in a sentence.
+
+        Parameters
+        ----------
+        store
+            Folder of the store.
+        sizes
+            Bytes of every file that exists, by path below the store.
+        read
+            True to read every file and compare its SHA-256; False compares sizes alone.
+        """
+        for file, expected in self.files.items():
+            size = sizes.get(file)
+            if size is None:
+                yield f"{file}: missing"
+            elif size != expected.bytes:
+                yield f"{file}: {size:,} bytes, {expected.bytes:,} expected"
+            elif read and sha256(store / file) != expected.sha256:
+                yield f"{file}: its bytes changed (SHA-256 differs)"
 
     @property
     def digest(self) -> str:

@@ -8,14 +8,18 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import EcgpipeError
-from ..files.paths import exists, to_path
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import digest
+from ..errors import Damaged, EcgpipeError
+from ..files.paths import exists, file_sizes, to_path
 from ..types import Record
 from . import shards
-from .manifest import MANIFEST, ArchiveRecipe, Manifest, ShardsRecipe, read_manifest
+from .manifest import MANIFEST, ArchiveRecipe, Manifest, Part, ShardsRecipe, read_manifest
 from .parts import PARTS, RECIPE, read_sidecar, read_sidecars
 from .sidecar import RecordRow, Sidecar
-from .zarr_part import GROUP, PartReader
+from .zarr_part import GROUP, PartReader, open_group
 
 if TYPE_CHECKING:
     import dask.array
@@ -86,7 +90,33 @@ class Store:
 
     def sidecars(self) -> Iterator[Sidecar]:
         """The sidecars of the parts, in the order of the store."""
-        return read_sidecars(self.path, self.parts)
+        for part, sidecar in zip(
+            self.manifest.parts, read_sidecars(self.path, self.parts), strict=True
+        ):
+            yield self._checked(part, sidecar)
+
+    def sidecar(self, name: str) -> Sidecar:
+        """The sidecar of a part.
+
+        Raises
+        ------
+        Damaged
+            It is not the one that the manifest was merged from.
+        """
+        (part,) = (part for part in self.manifest.parts if part.name == name)
+        return self._checked(part, read_sidecar(self.path, name))
+
+    def _checked(self, part: Part, sidecar: Sidecar) -> Sidecar:
+        if (part.name, part.inputs, part.digest) != (
+            sidecar.name,
+            digest(sidecar.inputs.plain()),
+            sidecar.digest,
+        ):
+            raise Damaged(
+                f"{self.path / PARTS / part.name}.json: changed since the manifest was written; "
+                "run the store's command again"
+            )
+        return sidecar
 
     def rows(self) -> Iterator[RecordRow]:
         """What the sidecars say of each record, in the order of the store."""
@@ -116,12 +146,10 @@ class Store:
         EcgpipeError
             There is no such record.
         """
-        part, at = self._find(key)
+        name, at = self._find(key)
         if self.recipe.kind == "archive":
-            return _part_reader(self.path / GROUP / part).read(at)
-        for sample in shards.samples(self.shard(part), lambda found: found == key):
-            return shards.decode(sample)
-        raise EcgpipeError(f"{self.shard(part)}: lacks {key}; run `ecgpipe verify` on the store")
+            return _part_reader(self, name).read(at)
+        return next(self._shard_records(self.sidecar(name), slice(at, at + 1)))
 
     def _find(self, key: str) -> tuple[str, int]:
         """Part and position of a record; without the table, which is large in a large store."""
@@ -129,7 +157,7 @@ class Store:
         for part in self.parts:
             if written not in (self.path / PARTS / f"{part}.json").read_text():
                 continue
-            for at, row in enumerate(read_sidecar(self.path, part).records):
+            for at, row in enumerate(self.sidecar(part).records):
                 if row.key == key:
                     return part, at
         raise EcgpipeError(f"{self.path}: holds no record {key}; see `ecgpipe inspect`")
@@ -140,14 +168,39 @@ class Store:
             yield from self.read_part(part)
 
     def read_part(self, part: str) -> Iterator[Record]:
-        """Every record of one part, in order."""
-        if not read_sidecar(self.path, part).records:
-            return
+        """Every record of one part, in order.
+
+        Raises
+        ------
+        Damaged
+            A record is not what was written.
+        """
+        sidecar = self.sidecar(part)
         if self.recipe.kind == "archive":
-            reader = PartReader(self.path / GROUP / part)
-            yield from (reader.read(i) for i in range(len(reader.described)))
-        else:
-            yield from map(shards.decode, shards.samples(self.shard(part)))
+            reader = PartReader(self.path, sidecar)
+            yield from (reader.read(i) for i in range(len(sidecar.records)))
+        elif sidecar.records:
+            yield from self._shard_records(sidecar)
+
+    def _shard_records(self, sidecar: Sidecar, at: slice = slice(None)) -> Iterator[Record]:
+        """Records of a shard at these positions."""
+        rows = sidecar.records[at]
+        checksums = {row.key: row.checksum for row in rows}
+        found = shards.read_shard(self.shard(sidecar.name), checksums, shards.decode)
+        for row, record in zip(rows, found, strict=True):
+            with sidecar.checked(self.path, row):
+                row.check(record)
+            yield record
+
+    def qrs(self, part: str) -> Iterator[NDArray[np.int32]]:
+        """Samples of the QRS complexes of every record of a part; no signal is decoded."""
+        sidecar = self.sidecar(part)
+        if self.recipe.kind == "archive":
+            reader = PartReader(self.path, sidecar)
+            yield from (reader.qrs(i) for i in range(len(sidecar.records)))
+        elif sidecar.records:
+            checksums = {row.key: row.checksum for row in sidecar.records}
+            yield from shards.read_shard(self.shard(part), checksums, shards.decode_qrs)
 
     def shard(self, part: str) -> Path:
         """The tar file of a part."""
@@ -167,6 +220,8 @@ class Store:
         ------
         EcgpipeError
             The store holds shards, which have no arrays.
+        Damaged
+            A file is missing. What else is damaged raises when it is computed.
         """
         import dask.array as da
 
@@ -177,7 +232,12 @@ class Store:
         names = [part] if part else [p.name for p in self.manifest.parts if p.records]
         arrays = []
         for name_of_part in names:
-            stored = _part_reader(self.path / GROUP / name_of_part).group[name]
+            folder = f"{GROUP}/{name_of_part}"
+            # Zarr would read a missing file as zeros.
+            sizes = file_sizes(self.path / folder)
+            in_store = {f"{folder}/{file}": size for file, size in sizes.items()}
+            self.sidecar(name_of_part).check_sizes(self.path, in_store)
+            stored = open_group(self.path / folder)[name]
             # Chunks of whole files: the inner chunk, Dask's choice, makes 64 times as many tasks.
             arrays.append(da.from_zarr(stored, chunks=stored.shards or stored.chunks))
         return da.concatenate(arrays, axis=-1 if name == "signal" else 0)
@@ -195,5 +255,5 @@ COLUMNS = (
 
 
 @lru_cache(maxsize=4)
-def _part_reader(path: Path) -> PartReader:
-    return PartReader(path)
+def _part_reader(store: Store, part: str) -> PartReader:
+    return PartReader(store.path, store.sidecar(part))

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import Damaged, EcgpipeError
-from ..files.atomic import read_json, sha256
-from ..files.paths import file_sizes
+from ..files.atomic import json_bytes
+from ..files.paths import exists, file_sizes
 from ..progress import Progress
 from .compare import compare, differing
-from .manifest import Part, merge
-from .parts import PARTS, RECIPE, read_sidecar
+from .manifest import MANIFEST, merge
+from .parts import PARTS, RECIPE
 from .sidecar import RecordRow, Sidecar
 from .store import Store
+from .zarr_part import ROOT, ROOT_CONTENT
 
 
 def verify(
@@ -66,23 +68,12 @@ def check_files(store: Store) -> None:
 
     Raises
     ------
-    EcgpipeError
+    Damaged
         Naming the first file.
     """
     there = file_sizes(store.path)
-    for part, sidecar in zip(store.manifest.parts, store.sidecars(), strict=True):
-        if sidecar.digest != part.digest:
-            raise EcgpipeError(
-                f"{store.path}: part {part.name} changed since the manifest was written; "
-                "run the store's command again"
-            )
-        for file, expected in sidecar.files.items():
-            path, size = store.path / file, there.get(file)
-            if size != expected.bytes:
-                raise EcgpipeError(
-                    f"{path}: {'missing' if size is None else f'{size:,} bytes'} where "
-                    f"{expected.bytes:,} bytes were written; run the store's command again"
-                )
+    for sidecar in store.sidecars():
+        sidecar.check_sizes(store.path, there)
 
 
 def _check(store: Store, decode: bool) -> list[str]:
@@ -90,11 +81,10 @@ def _check(store: Store, decode: bool) -> list[str]:
     problems: list[str] = []
     extra = {file.stem for file in (store.path / PARTS).glob("*.json")} - set(store.parts)
     problems += [f"{PARTS}/{name}.json: not in the manifest" for name in sorted(extra)]
-    try:
-        if read_json(store.path / RECIPE) != store.recipe.plain():
-            problems.append(f"{RECIPE}: differs from the manifest's recipe")
-    except EcgpipeError as error:
-        problems.append(str(error))
+    problems += _compare_bytes(store, MANIFEST, json_bytes(store.manifest.plain()))
+    problems += _compare_bytes(store, RECIPE, json_bytes(store.recipe.plain()))
+    if store.recipe.kind == "archive":
+        problems += _compare_bytes(store, ROOT, ROOT_CONTENT)
     unknown: list[str] = []
     there = file_sizes(store.path)
 
@@ -102,7 +92,7 @@ def _check(store: Store, decode: bool) -> list[str]:
         with Progress(f"verify {store.path.name}", len(store.parts), "parts") as progress:
             for part in store.manifest.parts:
                 try:
-                    sidecar = _sidecar(store, part)
+                    sidecar = store.sidecar(part.name)
                 except EcgpipeError as error:
                     problems.append(str(error))
                     unknown.append(part.name)
@@ -122,33 +112,27 @@ def _check(store: Store, decode: bool) -> list[str]:
     return problems
 
 
-def _sidecar(store: Store, part: Part) -> Sidecar:
-    """The sidecar that the manifest was merged from."""
-    sidecar = read_sidecar(store.path, part.name)
-    if sidecar.digest != part.digest:
-        raise Damaged(f"{PARTS}/{part.name}.json: changed since the manifest was written")
-    return sidecar
+def _compare_bytes(store: Store, file: str, content: bytes) -> list[str]:
+    path = store.path / file
+    if not exists(path):
+        return [f"{file}: missing; run the store's command again"]
+    if path.read_bytes() != content:
+        return [f"{file}: not what was written; run the store's command again"]
+    return []
 
 
 def _check_part(
     store: Store, name: str, sidecar: Sidecar, decode: bool, there: Mapping[str, int]
-) -> Iterator[str]:
-    is_whole = True
-    for file, expected in sidecar.files.items():
-        path, size = store.path / file, there.get(file)
-        if size is None:
-            problem = "missing"
-        elif size != expected.bytes:
-            problem = f"{size:,} bytes, {expected.bytes:,} expected"
-        elif sha256(path) != expected.sha256:
-            problem = "its bytes changed (SHA-256 differs)"
-        else:
-            continue
-        is_whole = False
-        yield f"{file}: {problem}"
-    if not is_whole or not decode:
-        return  # damaged files are named already; decoding them says nothing new
+) -> list[str]:
+    if problems := list(sidecar.damaged_files(store.path, there, read=True)):
+        return problems  # decoding them would say nothing new
+    problems = _compare_bytes(store, f"{PARTS}/{name}.json", json_bytes(sidecar.plain()))
+    if problems or not decode:
+        return problems
     recipe = store.recipe
-    rows = [RecordRow.of(r, recipe.beats, recipe.rhythms) for r in store.read_part(name)]
-    if rows != sidecar.records:
-        yield f"part {name}: its records are not what its sidecar says"
+    try:
+        rows = [RecordRow.of(r, recipe.beats, recipe.rhythms) for r in store.read_part(name)]
+    except Damaged as error:
+        return [str(error)]
+    written = [replace(row, checksum=None) for row in sidecar.records]
+    return [] if rows == written else [f"part {name}: its records are not what its sidecar says"]

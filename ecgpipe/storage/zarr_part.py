@@ -6,23 +6,27 @@ each with offsets.
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 from ..errors import BadRecord
+from ..files.atomic import json_bytes, write_bytes
 from ..files.paths import is_remote
 from ..types import NO_MARKS, Marks, Record
-from .sidecar import RecordRow
+from .sidecar import RecordRow, Sidecar
 
 GROUP = "records.zarr"
 CHUNK = 65_536  # samples; smaller ones cost more to open than to decode
 SHARD = 64 * CHUNK  # samples in a file, 8 MiB a lead before compression
 COMPRESSION: dict[str, Any] = {"cname": "zstd", "clevel": 3, "shuffle": "shuffle"}
+ROOT = f"{GROUP}/zarr.json"
+ROOT_CONTENT = json_bytes({"attributes": {}, "zarr_format": 3, "node_type": "group"})
 MARKS = ("beat", "rhythm", "qrs")
 
 
@@ -93,7 +97,8 @@ class PartWriter:
             shape=shape,
             chunks=chunks,
             shards=shards,
-            compressors=BloscCodec(**COMPRESSION),
+            # The checksum lets any Zarr reader notice damage.
+            compressors=[BloscCodec(**COMPRESSION), Crc32cCodec()],
             dimension_names=dimensions,
         )
 
@@ -135,44 +140,90 @@ def _offsets(lengths: list[int]) -> NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
-def open_group(path: Path, mode: Literal["r", "a"] = "r") -> Any:
+def open_group(path: Path) -> Any:
     """A Zarr group, here or behind a URL; by Any, since zarr says of no value what it is."""
     how = cast(Any, path).storage_options if is_remote(path) else None
-    return zarr.open_group(str(path), mode=mode, storage_options=how)
+    return zarr.open_group(str(path), mode="r", storage_options=how)
+
+
+def write_root(archive: Path) -> None:
+    """Make the parts one Zarr hierarchy."""
+    write_bytes(archive / ROOT, ROOT_CONTENT)
 
 
 class PartReader:
-    """Reads records of one Zarr group."""
+    """Reads records of one Zarr group, and compares each with the sidecar.
 
-    def __init__(self, path: Path) -> None:
-        self.group = open_group(path)
-        self.described: list[dict[str, Any]] = self.group.attrs["records"]
-        self._small: dict[str, Any] = {
-            name: array[...] for name, array in self.group.arrays() if name != "signal"
+    Identity, units and lengths of a record come from its row; the group's own arrays repeat them
+    for readers without ecgpipe.
+    """
+
+    def __init__(self, store: Path, sidecar: Sidecar) -> None:
+        self.store, self.sidecar = store, sidecar
+        rows = sidecar.records
+        counts = {
+            "signal": [row.samples for row in rows],
+            "beat": [sum((row.beats or {}).values()) for row in rows],
+            "rhythm": [sum(row.rhythms.values()) for row in rows],
+            "qrs": [row.qrs for row in rows],
+        }
+        self._edge = {name: _offsets(lengths) for name, lengths in counts.items()}
+
+    @cached_property
+    def _group(self) -> Any:
+        return open_group(self.store / GROUP / self.sidecar.name)
+
+    @cached_property
+    def _marks(self) -> dict[str, Marks]:
+        """All marks of the part, by kind."""
+        return {
+            name: Marks(self._group[f"{name}_index"][...], self._group[f"{name}_label"][...])
+            for name in MARKS
         }
 
     def read(self, i: int) -> Record:
-        """The record at position i of the part."""
-        small, described = self._small, self.described[i]
-        edge = small["signal_offset"]
-        beats, rhythms, qrs = (self._marks(name, i) for name in MARKS)
-        return Record(
-            key=described["key"],
-            patient=described["patient"],
-            fs=float(small["fs"][i]),
-            leads=tuple(described["leads"]),
-            signal=self.group["signal"][:, edge[i] : edge[i + 1]],
-            gain=small["gain"][i],
-            baseline=small["baseline"][i],
-            beats=beats if described["annotated"] else None,
-            rhythms=rhythms,
-            qrs=qrs,
-            statements=tuple(described["statements"]),
-            fold=described["fold"],
-            quantisation=described["quantisation"],
-        )
+        """The record at position i of the part.
 
-    def _marks(self, name: str, i: int) -> Marks:
-        edge = self._small[f"{name}_offset"]
-        at = slice(edge[i], edge[i + 1])
-        return Marks(self._small[f"{name}_index"][at], self._small[f"{name}_label"][at])
+        Raises
+        ------
+        Damaged
+            It is not what was written.
+        """
+        row = self.sidecar.records[i]
+        with self.sidecar.checked(self.store, row):
+            beats, rhythms, qrs = self._marks_of(i)
+            edge = self._edge["signal"]
+            record = Record(
+                key=row.key,
+                patient=row.patient,
+                fs=row.fs,
+                leads=row.leads,
+                signal=self._group["signal"][:, edge[i] : edge[i + 1]],
+                gain=np.array(row.gain),
+                baseline=np.array(row.baseline),
+                beats=beats,
+                rhythms=rhythms,
+                qrs=qrs,
+                statements=row.statements,
+                fold=row.fold,
+                quantisation=row.quantisation,
+            )
+            row.check(record)
+        return record
+
+    def qrs(self, i: int) -> NDArray[np.int32]:
+        """Samples of the QRS complexes of a record; its signal is not read."""
+        row = self.sidecar.records[i]
+        with self.sidecar.checked(self.store, row):
+            beats, rhythms, qrs = self._marks_of(i)
+            row.check_marks(beats, rhythms, qrs)
+        return qrs.index
+
+    def _marks_of(self, i: int) -> tuple[Marks | None, Marks, Marks]:
+        def of(name: str) -> Marks:
+            index, label = self._marks[name]
+            at = slice(self._edge[name][i], self._edge[name][i + 1])
+            return Marks(index[at], label[at])
+
+        beats, rhythms, qrs = map(of, MARKS)
+        return beats if self.sidecar.records[i].beats is not None else None, rhythms, qrs

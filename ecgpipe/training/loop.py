@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..config import Training
-from ..errors import EcgpipeError, Interrupted
+from ..errors import EcgpipeError, Interrupted, LoaderDied
 from ..files.atomic import write_text
 from ..files.paths import exists, is_remote, remove
 from ..progress import Progress, say
@@ -160,10 +160,18 @@ class _Training:
         ------
         Interrupted
             It was asked to stop before the end of the epoch; what was done is saved.
+        LoaderDied
+            A loader process was killed; what was done is saved, unless several processes train.
         """
         plan, ranks, number = self.plan, self.ranks, len(self.history) + 1
         meter = Meter(self.device.device)
-        if not self._updates(number, meter, stop):
+        try:
+            finished = self._updates(number, meter, stop)
+        except LoaderDied:
+            if not ranks.grouped:  # the others would have to save with this process
+                self.save()
+            raise
+        if not finished:
             self.save()
             raise Interrupted(f"saved after update {self.done.steps} of epoch {number}")
         row = {"epoch": float(number), **self.done.mean_of(ranks).row()}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..config import Training
-from ..errors import EcgpipeError
+from ..errors import EcgpipeError, LoaderDied
 from ..models.resnet import standardise
 from ..tasks.objectives import SINGLE_LABEL, Objective
 from ..types import Batch
@@ -117,12 +117,21 @@ class TrainStep:
         ------
         Diverged
             A loss is not a number.
+        LoaderDied
+            After the last sums.
         """
         self.network.train()
         before = done.seconds
         pending: list[BatchResult] = []
         source = self.device.prefetch(meter.waiting(batches))
-        while group := list(islice(source, self.batches_per_update)):
+        died: LoaderDied | None = None
+        while True:
+            try:
+                group = list(islice(source, self.batches_per_update))
+            except LoaderDied as error:
+                died, group = error, []
+            if not group:
+                break
             outcomes = self._update(group)
             pending += [
                 BatchResult(outcome, len(batch.y), batch.keys)
@@ -139,6 +148,8 @@ class TrainStep:
                 return
         if pending:
             yield _add(done, pending)
+        if died:
+            raise died
 
     def _update(self, group: list[Batch]) -> list[Tensor]:
         """One update by a few batches; gives the outcome of each, not yet read."""
