@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .errors import BadRecord
 
 
 class Marks(NamedTuple):
@@ -27,9 +30,19 @@ class Marks(NamedTuple):
 NO_MARKS = Marks.of([])
 
 
+RATES = (1.0, 100_000.0)  # Hz, of a sampling rate
+GAINS = (0.1, 1e7)  # ADC units per mV
+
+
 @dataclass(frozen=True, eq=False)
 class Record:
-    """One contiguous strip of ECG, as its source gives it."""
+    """One contiguous recording, as its source gives it.
+
+    Raises
+    ------
+    BadRecord
+        A field that is not of its type, shape or range.
+    """
 
     key: str  # unique in its data set, [A-Za-z0-9_-]+ (a dot would split a WebDataset key)
     patient: str  # the unit of every split
@@ -44,6 +57,38 @@ class Record:
     statements: tuple[str, ...] = ()  # labels of the whole record
     fold: int | None = None  # the fold its makers put it in, where they did
     quantisation: float | None = None  # mV, largest rounding error where its source has floats
+
+    def __post_init__(self) -> None:
+        leads = len(self.leads)
+        for value, (low, high), what in (
+            (self.fs, RATES, "Hz"),
+            *((gain, GAINS, "ADC units per mV") for gain in self.gain),
+        ):
+            if not (math.isfinite(value) and low <= value <= high):
+                raise BadRecord(f"{self.key}: {value:g} {what}; {low:g} to {high:g} can be right")
+        if not all(isinstance(lead, str) and lead for lead in self.leads):
+            raise BadRecord(f"{self.key}: a lead without a name among {self.leads}")
+        if len(set(self.leads)) != leads:
+            raise BadRecord(f"{self.key}: two leads of one name among {' '.join(self.leads)}")
+        if self.signal.dtype != np.int16 or self.signal.shape != (leads, self.signal.shape[-1]):
+            raise BadRecord(f"{self.key}: {self.signal.dtype} of shape {self.signal.shape}")
+        if not (leads and self.samples):
+            raise BadRecord(f"{self.key}: {leads} leads of {self.samples} samples")
+        if self.gain.shape != (leads,) or self.baseline.shape != (leads,):
+            raise BadRecord(f"{self.key}: gains or baselines for another number of leads")
+        if not np.isfinite(self.baseline).all():
+            raise BadRecord(f"{self.key}: baselines {self.baseline.tolist()} are no numbers")
+        for marks in (self.beats, self.rhythms, self.qrs):
+            if (
+                marks is not None
+                and len(marks.index)
+                and not (
+                    marks.index[0] >= 0
+                    and marks.index[-1] < self.samples
+                    and (np.diff(marks.index) >= 0).all()
+                )
+            ):
+                raise BadRecord(f"{self.key}: marks out of order, or outside the record")
 
     @property
     def samples(self) -> int:

@@ -53,7 +53,7 @@ def by_wfdb(data: bytes) -> tuple[list[int], list[Any], list[str]]:
 
 
 def ours(data: bytes) -> tuple[list[int], list[str], list[str]]:
-    sample, symbols, notes = parse(data)
+    sample, symbols, notes, _ = parse(data)
     assert sample.dtype == np.int64
     return sample.tolist(), symbols, notes
 

@@ -84,7 +84,7 @@ def test_a_segment_without_annotations_has_no_beats_rather_than_zero(tmp_path: P
 
 
 def test_every_sample_value_survives_format_16(tmp_path: Path) -> None:
-    every = np.arange(-32768, 32768).astype(np.int16)
+    every = np.arange(-32767, 32768).astype(np.int16)
     db.icentia(tmp_path, 0, 0, every)
     np.testing.assert_array_equal(_only("icentia11k", tmp_path).signal[0], every)
 
@@ -179,7 +179,7 @@ P7 = "p00/p00007/p00007_s01"
         ),
         ("icentia11k", _icentia, db.write("*.hea", ""), (f"{P7}.hea", "header")),
         ("icentia11k", _icentia, db.write("*.hea", "p00007_s01 0 250 0\n"), (f"{P7}.hea",)),
-        ("icentia11k", _icentia, db.replace("*.hea", "/mV", "/uV"), (f"{P7}.hea", "uV", "mV")),
+        ("icentia11k", _icentia, db.replace("*.hea", "/mV", "/mmHg"), (f"{P7}.hea", "mmHg", "mV")),
         ("mitdb", _mitdb, db.remove("*.dat"), ("100.dat", "missing", "fetch")),
         ("mitdb", _mitdb, db.cut("*.dat", 3), ("100.dat", "3,003", "truncated", "fetch")),
         ("mitdb", _mitdb, db.remove("*.atr"), ("100.atr", "missing", "fetch")),

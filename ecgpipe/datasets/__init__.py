@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, groupby
 from pathlib import Path
 
-from ..errors import BadRecord, EcgpipeError
+from ..errors import BadRecord, EcgpipeError, Interrupted
 from ..files.folder import Files, Folder
+from ..files.paths import cache_folder
 from ..types import Entry, Record
 from . import cinc2017, icbeb2018, icentia11k, mitdb, ptbxl
 
@@ -25,6 +28,7 @@ __all__ = [
     "group_parts",
     "read_entry",
     "read_records",
+    "refusing",
     "select",
 ]  # fmt: skip
 
@@ -45,6 +49,7 @@ class Dataset:
     beats: tuple[str, ...] = ()  # symbols that beat labels point into
     rhythms: tuple[str, ...] = ()  # notes that rhythm labels point into
     statements: tuple[str, ...] = ()  # labels of whole records
+    leads: int = 1  # number of leads
     main_lead: str | None = None  # for one-lead use; the first lead where a record lacks it
     # category → statement → class, if there are several categories of statements
     groups: Callable[[Folder], dict[str, dict[str, str]]] | None = None
@@ -73,6 +78,7 @@ DATASETS: dict[str, Dataset] = {
         patients_per_part=4,
         beats=mitdb.BEATS,
         rhythms=mitdb.RHYTHMS,
+        leads=2,
         main_lead="MLII",
     ),
     "cinc2017": Dataset(
@@ -91,6 +97,7 @@ DATASETS: dict[str, Dataset] = {
         read=ptbxl.read,
         looks_like="ptbxl_database.csv, scp_statements.csv, records500/ or records100/",
         patients_per_part=250,
+        leads=12,
         main_lead="II",
         groups=ptbxl.groups,
         category="rhythm",
@@ -103,6 +110,7 @@ DATASETS: dict[str, Dataset] = {
         looks_like="A0001.hea and A0001.mat, or A0001.mat and REFERENCE.csv, in any folder",
         patients_per_part=250,
         statements=icbeb2018.CLASSES,
+        leads=12,
         main_lead="II",
         category="all",
         others=icbeb2018.others,
@@ -223,8 +231,35 @@ def read_entry(name: str, entry: Entry, files: Files) -> Record:
     Raises
     ------
     BadRecord
-        It cannot be used; the message names the file and the reason.
+        It cannot be used; the message names the file and the reason. An error that nobody foresaw
+        is one, too; its trace is written to ``errors.log`` in the cache folder.
     """
     if entry.refusal:
         raise BadRecord(entry.refusal)
-    return DATASETS[name].read(entry, files)
+    dataset = DATASETS[name]
+    with refusing(entry):
+        record = dataset.read(entry, files)
+    if len(record.leads) != dataset.leads:
+        raise BadRecord(
+            f"{entry.path}: {len(record.leads)} leads ({' '.join(record.leads)}) where "
+            f"{dataset.title} has {dataset.leads}"
+        )
+    return record
+
+
+@contextmanager
+def refusing(entry: Entry) -> Iterator[None]:
+    """Turn an error that nobody foresaw, from reading one recording, into a refusal of it."""
+    try:
+        yield
+    except (EcgpipeError, Interrupted, MemoryError):
+        raise
+    except Exception as error:  # one recording must not end the others
+        log = cache_folder() / "errors.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a") as file:
+            file.write(f"{entry.path}\n{traceback.format_exc()}\n")
+        raise BadRecord(
+            f"{entry.path}: {type(error).__name__}: {error} (not foreseen; its trace is in "
+            "errors.log in the cache folder of ecgpipe)"
+        ) from None

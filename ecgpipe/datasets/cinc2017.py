@@ -5,11 +5,11 @@ Clifford et al. 2017. MATLAB v4 files read through their WFDB headers; labels in
 
 from __future__ import annotations
 
-import csv
 from pathlib import PurePosixPath
 
 from ..errors import BadRecord, EcgpipeError
 from ..files.folder import Files, Folder
+from ..formats.csv_tables import read_lines
 from ..formats.wfdb_record import read_signal
 from ..types import Entry, Record
 
@@ -36,14 +36,18 @@ def reference(folder: Folder) -> str:
 
 
 def entries(folder: Folder) -> list[Entry]:
-    """List every recording that has a header or a label."""
+    """List every recording that has a file or a label."""
     file = reference(folder)
-    rows = csv.reader(folder.read(file).decode("utf-8-sig").splitlines())
-    labels = {row[0].strip(): row[1].strip() for row in rows if len(row) > 1}
+    labels: dict[str, str] = {}
+    for line, (key, *label) in read_lines(file, folder.read(file)):
+        if label and labels.setdefault(key, label[0]) != label[0]:
+            raise EcgpipeError(
+                f"{file}: line {line}: {key} is {label[0]}, and {labels[key]} above; fetch it again"
+            )
     paths: dict[str, str] = {}
     for parent in FOLDERS:
-        for name in folder.find(f"{parent}A[0-9]*.hea"):
-            path = name.removesuffix(".hea")
+        for name in [*folder.find(f"{parent}A[0-9]*.hea"), *folder.find(f"{parent}A[0-9]*.mat")]:
+            path = name.rpartition(".")[0]
             paths.setdefault(PurePosixPath(path).name, path)
     return [
         Entry(

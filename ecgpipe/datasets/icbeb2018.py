@@ -10,7 +10,6 @@ Liu et al. 2018, in one of two forms:
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 from collections import Counter
@@ -20,6 +19,7 @@ import numpy as np
 
 from ..errors import BadRecord, EcgpipeError
 from ..files.folder import Files, Folder
+from ..formats.csv_tables import read_lines
 from ..formats.quantise import quantise
 from ..formats.wfdb_record import WfdbSignal, read_signal
 from ..types import Entry, Record
@@ -98,14 +98,13 @@ def _reference(folder: Folder) -> dict[str, tuple[str, ...]]:
     names = {str(number): name for number, name in enumerate(CLASSES, 1)}
     found: dict[str, tuple[str, ...]] = {}
     for table in tables:
-        for row in csv.reader(folder.read(table).decode("utf-8-sig").splitlines()):
-            key = row[0].strip().removesuffix(".mat") if row else ""
+        for line, (first, *cells) in read_lines(table, folder.read(table)):
+            key = first.removesuffix(".mat")
             if not KEY.fullmatch(key):
                 continue  # the line of column names
-            cells = (cell.strip() for cell in row[1:4])
-            labels = tuple(names.get(cell, cell) for cell in cells if cell not in ("", "NaN"))
+            labels = tuple(names.get(cell, cell) for cell in cells[:3] if cell not in ("", "NaN"))
             if found.setdefault(key, labels) != labels:
-                raise EcgpipeError(f"{table}: another label of {key} than in {tables[0]}")
+                raise EcgpipeError(f"{table}: line {line}: another label of {key} than before")
     return found
 
 
@@ -122,6 +121,8 @@ def read(entry: Entry, files: Files) -> Record:
         raise BadRecord(f"{entry.path}.hea: leads {' '.join(signal.leads)}; not {' '.join(LEADS)}")
     lines = DX.findall(files[f"{entry.path}.hea"].decode("ascii", errors="ignore"))
     codes = [code for line in lines for code in re.findall(r"\d+", line)]
+    if not codes:
+        raise BadRecord(f"{entry.path}.hea: no codes of statements (Dx); fetch it again")
     names = dict.fromkeys(CLASS_OF_CODE.get(code, code) for code in codes)
     return Record(entry.key, entry.patient, *signal, statements=tuple(names))
 

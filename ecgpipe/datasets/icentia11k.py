@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BadRecord, Unreachable
-from ..files.folder import Files, Folder
+from ..files.folder import Files, Folder, listed
 from ..formats.pickles import unpickle
 from ..formats.quantise import quantise
 from ..formats.wfdb_record import read_marks, read_signal
@@ -47,14 +47,21 @@ Samples = NDArray[np.int64]  # from the start of the segment
 
 
 def entries(folder: Folder) -> list[Entry]:
-    """List every segment below the folder, by patient and segment; a subset of the set is valid.
+    """List every segment below the folder, by patient and segment; a subset of patients is valid.
 
-    The original form is used in folders without WFDB files.
+    A segment is listed if any of its files is there, or if ``RECORDS`` names it and its patient has
+    a folder; one without a header or samples is refused when it is read. The original form is used
+    in folders without WFDB files.
     """
     extensions: dict[str, set[str]] = defaultdict(set)
     for name in folder.find("p[0-9][0-9]/p[0-9]*/p[0-9]*_s[0-9][0-9].*"):
         path, _, extension = name.rpartition(".")
-        extensions[path].add(extension)
+        if extension in ("hea", "dat", "atr"):
+            extensions[path].add(extension)
+    patients = {PurePosixPath(path).parent for path in extensions}
+    for path in listed(folder):
+        if PurePosixPath(path).parent in patients:
+            extensions.setdefault(path, set())
     found = [
         Entry(
             key=PurePosixPath(path).name,
@@ -63,7 +70,6 @@ def entries(folder: Folder) -> list[Entry]:
             files=tuple(f"{path}.{e}" for e in ("hea", "dat", "atr") if e != "atr" or e in there),
         )
         for path, there in sorted(extensions.items())
-        if "hea" in there
     ]
     return found or _original_entries(folder)
 
@@ -99,7 +105,7 @@ def _original_entries(folder: Folder) -> list[Entry]:
 
 
 def _segments(folder: Folder, name: str) -> int | None:
-    """Number of segments in a signal file; None if it is not readable."""
+    """Number of segments in a signal file; None if it holds none, or is not readable."""
     try:
         if folder.is_local:
             with (Path(folder.root) / name).open("rb") as file:
@@ -107,7 +113,10 @@ def _segments(folder: Folder, name: str) -> int | None:
         else:
             head = folder.read(name)[:HEAD]
         count = _first_length(head)
-        return len(unpickle(folder.read(name))) if count is None else count
+        if count is None:
+            content = unpickle(folder.read(name))
+            count = len(content) if isinstance(content, np.ndarray) and content.ndim == 2 else 0
+        return count or None
     except Unreachable:
         raise
     except Exception:  # reading the entry will report it
@@ -136,7 +145,7 @@ def _read_original(entry: Entry, files: Files) -> Record:
         raise BadRecord(f"{name}: no array of floats, (segments, samples)")
     _, _, segment = entry.key.partition("_s")
     if not segment or int(segment) >= len(signals):
-        raise BadRecord(f"{name}: no such segment; fetch it again")
+        raise BadRecord(f"{name}: holds {len(signals)} segments; fetch it again")
     row = int(segment)
     signal, error = quantise(signals[row], GAIN, name)
     beats, rhythms = None, NO_MARKS

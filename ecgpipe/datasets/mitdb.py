@@ -5,7 +5,7 @@ PhysioNet ``mitdb`` 1.0.0 (Moody & Mark 2001), used here as a second upstream se
 
 from __future__ import annotations
 
-from ..files.folder import Files, Folder
+from ..files.folder import Files, Folder, listed
 from ..formats.wfdb_record import read_marks, read_signal
 from ..types import Entry, Record
 
@@ -21,7 +21,12 @@ SAME_PERSON = {"202": "201"}
 
 
 def entries(folder: Folder) -> list[Entry]:
-    """List every record in the folder; records 201 and 202 are of one person."""
+    """List every record with a file in the folder or named in ``RECORDS``.
+
+    Records 201 and 202 are of one person.
+    """
+    names = folder.find("[0-9][0-9][0-9].[hda][eat][atr]")
+    keys = {name.partition(".")[0] for name in [*names, *listed(folder)]}
     return [
         Entry(
             key=key,
@@ -29,7 +34,7 @@ def entries(folder: Folder) -> list[Entry]:
             path=key,
             files=tuple(f"{key}.{extension}" for extension in ("hea", "dat", "atr")),
         )
-        for key in (name.removesuffix(".hea") for name in folder.find("[0-9][0-9][0-9].hea"))
+        for key in sorted(keys)
     ]
 
 

@@ -25,6 +25,7 @@ from ..errors import BadRecord, EcgpipeError
 from ..progress import say
 from .remote import RemoteFolder, close_all, retry
 
+RECORDS = "RECORDS"  # PhysioNet's list of records, at the root of a data set
 SUMS = "SHA256SUMS.txt"  # PhysioNet's list of digests, at the root of a data set
 ATTEMPTS = 8  # to read one remote file
 AHEAD = 8  # recordings that are downloaded in advance and kept in memory
@@ -275,6 +276,13 @@ class Folder:
 
     def _retry(self, call: Callable[[RemoteFolder], T], name: str) -> T:
         return retry(self.root, name, ATTEMPTS if self.is_remote else 1, call)
+
+
+def listed(folder: Folder) -> list[str]:
+    """Names of records in ``RECORDS``, PhysioNet's list of a data set; empty without the file."""
+    if not folder.has(RECORDS):
+        return []
+    return folder.read(RECORDS).decode("utf-8-sig", errors="replace").split()
 
 
 def _parse(content: bytes) -> dict[str, str]:

@@ -21,6 +21,7 @@ NOTE = 22  # a comment; at sample 0, a statement about the file
 # Symbols by code, from ecgcodes.h of the WFDB library; a blank for codes without a symbol.
 SYMBOLS = ' NLRaVFJASEj/Q~ | sT*D"=pB^t+u?![]en@xf()r'
 _BEGIN, _END = "## annotation type definitions", "## end of definitions"
+_RESOLUTION = re.compile(r"## time resolution: (\d+(?:\.\d+)?)\s*")
 _DEFINITION = re.compile(r"(\d+) (\S+) .+")  # code, symbol, what it means
 
 
@@ -30,6 +31,7 @@ class Annotations(NamedTuple):
     sample: NDArray[np.int64]  # (n,) from the start of the record
     symbols: list[str]
     notes: list[str]  # "" where there is none
+    resolution: float | None = None  # Hz that positions count, where the file says it
 
 
 def parse(data: bytes) -> Annotations:
@@ -68,7 +70,8 @@ def parse(data: bytes) -> Annotations:
 
     about_file = (sample == 0) & (kind == NOTE)
     kept = (kind != 0) & ~about_file
-    symbol_of = _symbols(list(compress(notes, about_file.tolist())))
+    statements = list(compress(notes, about_file.tolist()))
+    symbol_of = _symbols(statements)
     unknown = set(np.unique(kind[kept]).tolist()) - symbol_of.keys()
     if unknown:
         raise ValueError(f"annotation codes without a symbol: {sorted(unknown)}")
@@ -76,7 +79,17 @@ def parse(data: bytes) -> Annotations:
         sample[kept],
         [symbol_of[k] for k in kind[kept].tolist()],
         ["" if note == "None" else note for note in compress(notes, kept.tolist())],
+        _resolution(statements),
     )
+
+
+def _resolution(statements: list[str]) -> float | None:
+    """The rate that positions count, Hz, where a statement about the file gives it."""
+    found = [_RESOLUTION.fullmatch(statement) for statement in statements]
+    rates = {float(match[1]) for match in found if match}
+    if len(rates) > 1 or any(not 0 < rate < 1e6 for rate in rates):
+        raise ValueError(f"time resolutions of {sorted(rates)} Hz")
+    return rates.pop() if rates else None
 
 
 def _instructions(words: NDArray[np.uint16]) -> NDArray[np.int64]:

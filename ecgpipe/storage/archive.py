@@ -18,6 +18,7 @@ from ..datasets import (
     find_entries,
     group_parts,
     read_entry,
+    refusing,
     select,
 )
 from ..errors import BadRecord
@@ -149,8 +150,11 @@ class PrepareJob:
                 seen.update(files.inputs)
                 try:
                     record = read_entry(self.dataset, entry, files)
-                    qrs = detect_qrs(record, facts.main_lead, self.detector)
-                    part.add(replace(record, qrs=qrs))
+                    with refusing(entry):
+                        record = replace(
+                            record, qrs=detect_qrs(record, facts.main_lead, self.detector)
+                        )
+                    part.add(record)
                 except BadRecord as error:
                     refused.append(LeftOut(entry.key, entry.patient, str(error)))
         inputs = RawInputs(self._listing, dict(sorted(seen.items())))

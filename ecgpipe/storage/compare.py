@@ -110,9 +110,7 @@ def _compare_part(
         original = next(originals)
         if original is None:
             problems.append(f"{item.key}: left out of the store, and not in the source either")
-        elif isinstance(original, Record) and not (
-            rows and len(original.leads) != len(rows[0].leads)  # a part has one number of leads
-        ):
+        elif isinstance(original, Record):
             problems.append(
                 f"{item.key}: left out ({item.reason}), but can be used now; run the "
                 "store's command again"

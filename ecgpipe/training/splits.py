@@ -61,8 +61,8 @@ class Split:
 
 
 def has_folds(rows: Rows) -> bool:
-    """True if the set comes with its own split: a fold for every record."""
-    return all(row.fold is not None for row in rows.values())
+    """True if the set comes with its own split; records without a fold are in none of its parts."""
+    return any(row.fold is not None for row in rows.values())
 
 
 def draw_split(rows: Rows, label: Mapping[str, Label], settings: FinetuneSettings) -> Split:
