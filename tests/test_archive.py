@@ -179,7 +179,8 @@ def test_a_record_with_another_number_of_leads_is_refused(tmp_path: Path) -> Non
 
 def test_a_refused_record_leaves_no_trace_in_a_part(tmp_path: Path) -> None:
     one = Record("a", "p", 250, ("I",), np.zeros((1, 9), np.int16), np.ones(1), np.zeros(1))
-    two = replace(one, key="b", leads=("I", "II"), signal=np.ones((2, 9), np.int16))
+    signal = np.ones((2, 9), np.int16)
+    two = Record("b", "p", 250, ("I", "II"), signal, np.ones(2), np.zeros(2))
     with PartWriter(tmp_path / "part", (), ()) as part:
         part.add(one)
         with pytest.raises(BadRecord, match="b: 2 leads"):

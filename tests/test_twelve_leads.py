@@ -358,7 +358,7 @@ def test_icbeb_as_first_published_refuses_by_name(tmp_path: Path) -> None:
     shutil.copy(tmp_path / "REFERENCE.csv", tmp_path / "more")  # the same labels again
     assert list(_read("icbeb2018", tmp_path)[0]) == ["A0001"]
     db.replace("REFERENCE.csv", "A0001,1,,", "A0001,2,,")(tmp_path / "more")
-    with pytest.raises(EcgpipeError, match=r"more/REFERENCE\.csv: another label of A0001"):
+    with pytest.raises(EcgpipeError, match=r"more/REFERENCE\.csv: line 2: another label of A0001"):
         _read("icbeb2018", tmp_path)
 
 

@@ -119,10 +119,11 @@ def read(entry: Entry, files: Files) -> Record:
     signal = read_signal(entry.path, files)
     if signal.leads != LEADS:
         raise BadRecord(f"{entry.path}.hea: leads {' '.join(signal.leads)}; not {' '.join(LEADS)}")
-    lines = DX.findall(files[f"{entry.path}.hea"].decode("ascii", errors="ignore"))
+    header = files[f"{entry.path}.hea"].decode("ascii", errors="ignore")
+    lines = DX.findall(header)
+    if not lines or not header.endswith("\n"):
+        raise BadRecord(f"{entry.path}.hea: cut, or without statements (Dx); fetch it again")
     codes = [code for line in lines for code in re.findall(r"\d+", line)]
-    if not codes:
-        raise BadRecord(f"{entry.path}.hea: no codes of statements (Dx); fetch it again")
     names = dict.fromkeys(CLASS_OF_CODE.get(code, code) for code in codes)
     return Record(entry.key, entry.patient, *signal, statements=tuple(names))
 

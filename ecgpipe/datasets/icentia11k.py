@@ -130,7 +130,7 @@ def _first_length(data: bytes) -> int | None:
         numbers: list[int] = []  # of the preceding instructions
         for code, value, _ in pickletools.genops(start):
             if code.name in ("TUPLE2", "TUPLE") and len(numbers) >= 2:
-                return numbers[-2]
+                return numbers[-2] if numbers[-2] > 0 else None
             numbers = [*numbers, value] if isinstance(value, int) else []
     except (zlib.error, ValueError):
         pass  # some pickles begin with the samples, which are cut off here

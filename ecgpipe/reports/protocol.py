@@ -97,7 +97,9 @@ def train_share(run: Run) -> float | None:
 
 def _by_folds(run: Run) -> bool:
     """True if the split is by the official folds of the data set."""
-    return run.dataset == "ptbxl" and run.finetuning.official_folds
+    if run.data.by_folds is not None:
+        return run.data.by_folds
+    return run.dataset == "ptbxl" and run.finetuning.official_folds  # in runs before 0.3
 
 
 def start(run: Run) -> paper.Start:

@@ -109,7 +109,8 @@ def headline(tuned: Sequence[Result], pretrained: Sequence[Run]) -> list[str]:
             )
         else:
             sentences.append("There is no finished run from pretrained weights to compare with.")
-    return [start + sentences[0], *sentences[1:], *_differing_from_the_paper(done)]
+    undefined = [f"{r.label}: {r.undefined}." for r in done if r.undefined]
+    return [start + sentences[0], *sentences[1:], *undefined, *_differing_from_the_paper(done)]
 
 
 def _gains(results: Sequence[Result]) -> list[str]:

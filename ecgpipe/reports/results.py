@@ -94,8 +94,15 @@ class Result:
 
     @property
     def main(self) -> str:
-        """The most important score."""
-        return self.metrics[0]
+        """The most important score that exists."""
+        return next((name for name in self.metrics if name in self.scores), self.metrics[0])
+
+    @property
+    def undefined(self) -> str:
+        """Why finished repeats have no AUC; empty where they have one."""
+        if "auc" in self.scores or "auc" not in self.metrics or not self.scores:
+            return ""
+        return "no AUC, because each class is true of all test records or of none"
 
     def to_paper(self, metric: str) -> Comparison | None:
         """Our mean minus the paper's."""
@@ -260,19 +267,23 @@ def outcome(folder: Path) -> dict[str, Any]:
 
     The run's name, kind, digest and classes, and under ``scores``, of a finetuning, the mean,
     standard deviation and number of repeats of every score on the test set; of a pretraining,
-    accuracy, balanced accuracy, macro F1 and number of items of its validation. Raises what
+    accuracy, balanced accuracy, macro F1 and number of items of its validation. A score that does
+    not exist is absent, and ``undefined`` says why. Raises what
     :func:`ecgpipe.training.run_folder.read_run` raises.
     """
     run = read_run(folder)
     scores: dict[str, Any] = {}
+    undefined = ""
     if run.description.kind == "finetune":
         (result,) = results([run])
         scores = {name: score._asdict() for name, score in result.scores.items()}
+        undefined = result.undefined
     elif run.finished:
         scores = _validation_scores(run)
     names = ("kind", "name", "dataset", "digest", "classes")
     facts = {name: run.description.to_json().get(name) for name in names}
-    return {"run": str(folder), **facts, "scores": scores}
+    found = {"run": str(folder), **facts, "scores": scores}
+    return {**found, "undefined": undefined} if undefined else found
 
 
 def summary(folder: Path) -> str:
@@ -286,10 +297,13 @@ def summary(folder: Path) -> str:
     if run.description.kind == "pretrain":
         return f"{folder}: {pretraining_summary(run)}"
     (result,) = results([run])
-    first, *others = result.metrics
+    first = result.main
+    others = [name for name in result.metrics if name != first and name in result.scores]
     scores = [f"{METRICS[name]} {mean_std(result.scores.get(name))}" for name in others]
     if not others:
         scores = [f"{name} {fixed(result.scores[f'f1_{name}'].mean)}" for name in run.classes]
+    if result.undefined:
+        scores.append(result.undefined)
     return f"{folder}: test {NAMED[first]} {mean_std_n(result.scores[first])}; {', '.join(scores)}"
 
 

@@ -36,7 +36,7 @@ from .run_description import (
     describe,
 )
 from .run_folder import MODEL, RUN, locked_run, read_model
-from .splits import Split, draw_split, has_folds
+from .splits import Split, by_folds, draw_split, has_folds, without_fold
 
 SPLIT, TRANSFER = "split.json", "transfer.json"
 PREDICTED = 4  # training batches that a GPU predicts at once: no gradients are kept
@@ -71,6 +71,8 @@ def finetune(shards: Path, run: Path, settings: FinetuneSettings, init: Path | N
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise EcgpipeError("finetuning runs on one device; start it without torchrun")
     trainer = open_trainer(shards, run, settings, init)
+    for note in trainer.description.data.notes:
+        say(note)
     with locked_run(run, trainer.description):
         trainer.split.keep(run / SPLIT)
         recordings, main_lead = trainer.recordings, trainer.main_lead
@@ -125,9 +127,10 @@ def open_trainer(
             train=len(split.repeats[0].train),
             validation=len(split.repeats[0].validation),
             test=len(split.test),
+            by_folds=by_folds(recordings.rows, settings),
             simulated=store.recipe.simulated,
             labels_file=store.recipe.labels_file,
-            notes=recordings.notes,
+            notes=[*recordings.notes, *without_fold(recordings.rows, settings)],
         ),
     )
     main_lead = store.recipe.main_lead

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -107,10 +108,12 @@ def clock(seconds: float) -> str:
 def line(title: str, epochs: int, best: str, row: dict[str, float]) -> str:
     """An epoch as a line of text; ``best`` is the score that chooses the epoch."""
     score = "auc" if best == "loss" else best
+    found = row[f"validation_{score}"]
+    value = "does not exist" if math.isnan(found) else f"{found:.3f}"
     return (
         f"{title}: epoch {row['epoch']:.0f}/{epochs}  loss {row['train_loss']:.3f}  "
         f"accuracy {row['train_accuracy']:.3f}  validation loss {row['validation_loss']:.3f}  "
-        f"{score} {row[f'validation_{score}']:.3f}  {row['seconds']:.0f} s  "
+        f"{score} {value}  {row['seconds']:.0f} s  "
         f"{row['items_per_second']:,.0f}/s, {100 * row['waited']:.0f} % waiting"
     )
 

@@ -75,6 +75,7 @@ class RunData(_Facts):
     train: int = 0
     validation: int = 0
     test: int = 0
+    by_folds: bool | None = None  # True if the set's own folds are the split; None: not recorded
     # of both, but for the file of labels
     simulated: bool = False
     labels_file: str | None = None

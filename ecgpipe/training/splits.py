@@ -65,6 +65,21 @@ def has_folds(rows: Rows) -> bool:
     return any(row.fold is not None for row in rows.values())
 
 
+def by_folds(rows: Rows, settings: FinetuneSettings) -> bool:
+    """True if the set's own folds are the split."""
+    return settings.official_folds and has_folds(rows)
+
+
+def without_fold(rows: Rows, settings: FinetuneSettings) -> list[str]:
+    """A note on the records that are in no part of the split, because they have no fold."""
+    keys = sorted(key for key, row in rows.items() if row.fold is None)
+    if not keys or not by_folds(rows, settings):
+        return []
+    named = ", ".join(keys[:3]) + ("…" if len(keys) > 3 else "")
+    what = "1 record" if len(keys) == 1 else f"{len(keys):,} records"
+    return [f"{what} without a fold left out of the split ({named})"]
+
+
 def draw_split(rows: Rows, label: Mapping[str, Label], settings: FinetuneSettings) -> Split:
     """Draw the test records, and training and validation records for every repeat.
 
@@ -85,7 +100,7 @@ def draw_split(rows: Rows, label: Mapping[str, Label], settings: FinetuneSetting
         Shares that add up to more than 1, or a part without a record.
     """
     share = settings.train_share
-    if settings.official_folds and has_folds(rows):
+    if by_folds(rows, settings):
         return _by_folds(rows, label, settings)
     shares = {
         "train": DEFAULT_SHARE if share is None else share,
