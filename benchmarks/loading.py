@@ -29,7 +29,8 @@ from ecgpipe.config import PretrainSettings
 from ecgpipe.labels.beats import ABNORMAL, NORMAL, UNDEFINED, beat_classes
 from ecgpipe.loading.corpus import Corpus, open_corpus
 from ecgpipe.loading.epoch import Epoch
-from ecgpipe.storage.shards import CODECS, decode, samples, shard
+from ecgpipe.storage.samples import CODECS, decode, samples
+from ecgpipe.storage.shards import shard
 from ecgpipe.storage.store import Store
 from ecgpipe.storage.zarr_part import GROUP, PartReader
 from ecgpipe.tasks import frames_of

@@ -72,7 +72,7 @@ def _counts(totals: Mapping[str, Any]) -> str:
 
 
 def _training(output: Path) -> Iterator[str]:
-    from ecgpipe.reports.results import summary
+    from ecgpipe.reports.summary import summary
     from ecgpipe.training.run_folder import read_run
 
     run = read_run(output)

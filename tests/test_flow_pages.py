@@ -14,7 +14,7 @@ from prefect.client.orchestration import get_client  # isort: skip
 
 from run_folders import finetune as finetuned
 
-from ecgpipe.reports.results import summary
+from ecgpipe.reports.summary import summary
 from flows.page import page_text
 from flows.prepare import prepare
 from flows.shard import shard

@@ -313,7 +313,7 @@ def test_wrong_stores_are_refused(data: Data, tmp_path: Path) -> None:
     shard(data.archive, tmp_path / "s", 250, workers=1)
     tar = sorted((tmp_path / "s" / "shards").glob("*.tar"))[2]
     tar.write_bytes(tar.read_bytes()[:-512])
-    for damage in (rf"{tar.name}: [\d,]+ bytes where", rf"{tar.name}: missing"):
+    for damage in (rf"{tar.name}: [\d,]+ bytes, [\d,]+ expected", rf"{tar.name}: missing"):
         with pytest.raises(EcgpipeError, match=damage):
             open_corpus([Store(tmp_path / "s")], 250, FRAME, annotated=True)
         tar.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from ecgpipe.config import FinetuneSettings, PretrainSettings, load
 from ecgpipe.errors import EcgpipeError
 from ecgpipe.reports.report import write_report
-from ecgpipe.reports.results import summary
+from ecgpipe.reports.summary import summary
 from ecgpipe.storage.archive import prepare
 from ecgpipe.storage.shards import shard
 from ecgpipe.tasks.objectives import OBJECTIVES

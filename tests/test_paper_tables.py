@@ -20,7 +20,8 @@ from ecgpipe.reports import paper, tables
 from ecgpipe.reports.figures import label_efficiency, recordings
 from ecgpipe.reports.paper import BEST, ICBEB, PTBXL, Conditions, Score, Start
 from ecgpipe.reports.report import write_report
-from ecgpipe.reports.results import compare, results, summary
+from ecgpipe.reports.results import compare, results
+from ecgpipe.reports.summary import summary
 from ecgpipe.training.run_folder import read_run
 
 RESNET_18 = Conditions("cinc2017", 0.75, 250.0, 18)

@@ -29,7 +29,8 @@ from ecgpipe.storage import compare
 from ecgpipe.storage.archive import prepare
 from ecgpipe.storage.manifest import merge
 from ecgpipe.storage.parts import read_sidecar
-from ecgpipe.storage.shards import CODECS, checksum, encode, shard
+from ecgpipe.storage.samples import CODECS, checksum, encode
+from ecgpipe.storage.shards import shard
 from ecgpipe.storage.sidecar import RecordRow, StoredFile
 from ecgpipe.storage.store import open_store
 from ecgpipe.storage.verify import verify

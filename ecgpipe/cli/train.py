@@ -140,6 +140,6 @@ def reproduce(
 
 
 def _print_run(path: Path, as_json: bool) -> None:
-    from ..reports.results import outcome, summary
+    from ..reports.summary import outcome, summary
 
     print_json(outcome(path)) if as_json else print(summary(path))

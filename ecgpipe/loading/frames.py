@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import EcgpipeError
 from ..labels.qrs import main_lead
-from ..storage.shards import decode, read_shard
+from ..storage.samples import decode, read_shard
 from ..types import Batch, Record
 from .corpus import Shard, Symbols
 

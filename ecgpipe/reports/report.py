@@ -11,7 +11,8 @@ from ..metrics import single_label
 from ..plots.curves import pretraining_curves
 from ..training.run_folder import Run, read_run
 from . import figures, tables
-from .results import Result, grouped, pretraining_summary, results, same_test
+from .results import Result, grouped, results, same_test
+from .summary import pretraining_summary
 from .text import METRICS, NAMED, mean_std, mean_std_n, p_value, percent, render
 
 _SIGNIFICANT = 0.05  # p below which a difference counts as significant

@@ -15,9 +15,10 @@ from ..config import digest
 from ..errors import Damaged, EcgpipeError
 from ..files.paths import exists, file_sizes, to_path
 from ..types import Record
-from . import shards
+from . import samples
 from .manifest import MANIFEST, ArchiveRecipe, Manifest, Part, ShardsRecipe, read_manifest
 from .parts import PARTS, RECIPE, read_sidecar, read_sidecars
+from .shards import FOLDER
 from .sidecar import RecordRow, Sidecar
 from .zarr_part import GROUP, PartReader, open_group
 
@@ -186,7 +187,7 @@ class Store:
         """Records of a shard at these positions."""
         rows = sidecar.records[at]
         checksums = {row.key: row.checksum for row in rows}
-        found = shards.read_shard(self.shard(sidecar.name), checksums, shards.decode)
+        found = samples.read_shard(self.shard(sidecar.name), checksums, samples.decode)
         for row, record in zip(rows, found, strict=True):
             with sidecar.checked(self.path, row):
                 row.check(record)
@@ -200,11 +201,11 @@ class Store:
             yield from (reader.qrs(i) for i in range(len(sidecar.records)))
         elif sidecar.records:
             checksums = {row.key: row.checksum for row in sidecar.records}
-            yield from shards.read_shard(self.shard(part), checksums, shards.decode_qrs)
+            yield from samples.read_shard(self.shard(part), checksums, samples.decode_qrs)
 
     def shard(self, part: str) -> Path:
         """The tar file of a part."""
-        return self.path / shards.FOLDER / f"{part}.tar"
+        return self.path / FOLDER / f"{part}.tar"
 
     def array(self, name: str, part: str | None = None) -> dask.array.Array:
         """An array of the archive as a Dask array: of one part, or of all parts one after another.
