@@ -16,6 +16,7 @@ from command_line import run
 from test_docs import blocks
 
 from ecgpipe.datasets import DATASETS
+from ecgpipe.errors import Damaged
 from ecgpipe.plots.marks import BEAT_NAMES
 from ecgpipe.reports.data_card import count, write_card
 from ecgpipe.storage.archive import prepare
