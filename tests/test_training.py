@@ -25,7 +25,7 @@ from ecgpipe.config import FinetuneSettings, PretrainSettings, load
 from ecgpipe.errors import EcgpipeError, Interrupted
 from ecgpipe.models.resnet import ResNet
 from ecgpipe.reports.report import write_report
-from ecgpipe.training import loop, train_step
+from ecgpipe.training import train_step
 from ecgpipe.training.finetune import finetune
 from ecgpipe.training.pretrain import pretrain
 
@@ -143,6 +143,23 @@ def test_an_interrupted_pretraining_ends_the_same(
     _assert_same_run(_up(sets, run, **given, workers=workers), _up(sets, tmp_path / "a", **given))
 
 
+@pytest.mark.parametrize("damage", ["cut", "empty", "other"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+    sets: Sets, tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given, run = {"epochs": 4, "steps": 6}, tmp_path / "ended"
+    _ended(start("pretrain", sets.upstream, "--out", run, **UP | given), run, signal.SIGINT)
+    last = run / "last.pt"
+    shutil.copy(last, run / "previous.pt")
+    if damage == "other":
+        torch.save({"network": {}}, last)
+    else:
+        last.write_bytes(last.read_bytes()[: 1000 if damage == "cut" else 0])
+    _assert_same_run(_up(sets, run, **given), _up(sets, tmp_path / "a", **given))
+    assert "last.pt: damaged" in capsys.readouterr().err
+    assert not last.exists() and not (run / "previous.pt").exists()
+
+
 def _kill_children(process: Popen[str]) -> bool:
     """Kill the loader processes of a training, True if it had any."""
     try:
@@ -188,7 +205,7 @@ def test_asked_in_the_middle_of_a_validation_it_ends_the_same(
     """In the last epoch of a repeat, too: the next one is not begun."""
     run, times, trained = tmp_path / "run", 2, False
     settings = {"batch": 2, "validation_share": 0.2, "train_share": 0.4}
-    compute = loop.forward
+    compute = train_step.forward
 
     def forward(network: Any, batch: Any, device: Any) -> Any:
         nonlocal times, trained
@@ -199,8 +216,7 @@ def test_asked_in_the_middle_of_a_validation_it_ends_the_same(
             os.kill(os.getpid(), signal.SIGTERM)
         return compute(network, batch, device)
 
-    for module in (loop, train_step):
-        monkeypatch.setattr(module, "forward", forward)
+    monkeypatch.setattr(train_step, "forward", forward)
     for epoch in (1, 2):
         with pytest.raises(Interrupted, match=rf"^saved after the updates of epoch {epoch}$"):
             _down(sets, run, **settings)

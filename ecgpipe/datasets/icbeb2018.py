@@ -10,7 +10,6 @@ Liu et al. 2018, in one of two forms:
 
 from __future__ import annotations
 
-import io
 import re
 from collections import Counter
 from pathlib import PurePosixPath
@@ -20,6 +19,7 @@ import numpy as np
 from ..errors import BadRecord, EcgpipeError
 from ..files.folder import Files, Folder
 from ..formats.csv_tables import read_lines
+from ..formats.mat_files import load_mat
 from ..formats.quantise import quantise
 from ..formats.wfdb_record import WfdbSignal, read_signal
 from ..types import Entry, Record
@@ -35,6 +35,7 @@ CLASS_OF_CODE = {code: name for name, code in SNOMED.items()}
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 FS = 500.0
 GAIN = 1000.0  # ADC units per mV
+LARGEST = 64 * 2**20  # bytes that a file may expand to; 144 s of 12 leads as doubles are 7 MB
 KEY = re.compile(r"A\d{4}")  # keys of CinC 2017 have five digits
 DX = re.compile(r"^#\s*Dx:(.*)$", re.MULTILINE | re.IGNORECASE)
 REFERENCE = "REFERENCE.csv"
@@ -149,10 +150,8 @@ def read_original(name: str, data: bytes) -> tuple[WfdbSignal, float]:
     BadRecord
         Not a MATLAB file with a struct ``ECG`` of twelve leads.
     """
-    from scipy.io import loadmat
-
     try:
-        struct = loadmat(io.BytesIO(data), variable_names=["ECG"])["ECG"]
+        struct = load_mat(data, LARGEST, variable_names=["ECG"])["ECG"]
         millivolts = np.asarray(struct["data"].item(), np.float64)
     except Exception as wrong:  # whatever a damaged file leads scipy to
         raise BadRecord(

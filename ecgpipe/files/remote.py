@@ -17,6 +17,7 @@ from ..errors import BadRecord, EcgpipeError, Unreachable
 from ..progress import say
 
 CONNECT_TIMEOUT, READ_TIMEOUT = 20.0, 60.0  # s, the second between two bytes
+LARGEST = 512 * 2**20  # bytes of one file in a zip file
 FIRST_WAIT, LONGEST_WAIT = 0.2, 30.0  # s between two attempts, doubled each time
 
 T = TypeVar("T")
@@ -53,6 +54,10 @@ class RemoteFolder:
     def read(self, name: str) -> bytes:
         """Read a file; BadRecord if it is damaged in its zip file."""
         try:
+            if "zip" in self.system.protocol and (size := self.size(name) or 0) > LARGEST:
+                raise BadRecord(
+                    f"{name}: {size:,} bytes in its zip; {LARGEST:,} can be right; fetch it again"
+                )
             with _uniform_errors():
                 return self.system.cat_file(self._path(name))
         except (BadZipFile, zlib.error) as error:

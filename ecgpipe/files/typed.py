@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, StringConstraints, TypeAdapter, ValidationError
 
 from ..errors import Damaged, EcgpipeError
+
+# Names of parts, and of files below a store: nothing that leads out of it.
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")]
+FileName = Annotated[
+    str, StringConstraints(pattern=r"^(records\.zarr|shards)(/[A-Za-z0-9_-]+(\.[a-z]+)?)+$")
+]
 
 
 class JsonData:

@@ -5,26 +5,38 @@ from __future__ import annotations
 import gzip
 import io
 import pickle
+import pickletools
+from itertools import islice
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
+
+# 50 segments of 2^20 samples of 4 bytes are 210 MB, as text in protocol 2 up to 315; their labels
+# are a few hundred objects.
+LARGEST = 384 * 2**20  # bytes, of a pickle and of the strings in it
+MOST = 100_000  # instructions of a pickle, each of which may make an object
 
 
 def unpickle(data: bytes) -> Any:
     """Read a gzipped pickle of NumPy arrays in lists and dicts, by Python 2 or 3.
 
     It may call only the few pure functions below, and NumPy restores nothing but numbers from
-    bytes. Arrays are read-only.
+    bytes. Arrays are read-only. What it can expand to is bounded by ``LARGEST`` and ``MOST``.
 
     Raises
     ------
     Exception
-        UnpicklingError if it names anything else; any error if it is damaged.
+        UnpicklingError if it names anything else or is too large; any error if it is damaged.
     """
     with gzip.open(io.BytesIO(data)) as stream:
-        # Strings of Python 2 are bytes, which latin1 keeps.
-        return _plain(_Unpickler(stream, encoding="latin1").load())
+        content = stream.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise pickle.UnpicklingError(f"it expands to more than {LARGEST:,} bytes")
+    if any(True for _ in islice(pickletools.genops(content), MOST, None)):
+        raise pickle.UnpicklingError(f"it has more than {MOST:,} instructions")
+    # Strings of Python 2 are bytes, which latin1 keeps.
+    return _plain(_Unpickler(io.BytesIO(content), encoding="latin1").load())
 
 
 class _Dtype:
@@ -63,6 +75,8 @@ def _bytes(data: str | bytes) -> bytes:
 class _Unpickler(pickle.Unpickler):
     """Offers its own methods to the pickle, which cannot modify them as it could functions."""
 
+    made = 0  # bytes that strings of the pickle were copied to
+
     def find_class(self, module: str, name: str) -> Any:
         allowed = {
             "_codecs.encode": self._encode,
@@ -82,6 +96,9 @@ class _Unpickler(pickle.Unpickler):
     def _encode(self, text: str, encoding: str) -> bytes:
         if encoding != "latin1":
             raise pickle.UnpicklingError(f"bytes as {encoding}")
+        self.made += len(text)
+        if self.made > LARGEST:
+            raise pickle.UnpicklingError(f"its strings make more than {LARGEST:,} bytes")
         return text.encode("latin1")
 
     def _no_bytes(self) -> bytes:

@@ -15,12 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BadRecord
+from .mat_files import load_mat
 
 _SIGNALS = ("signal", "val", "data", "ecg")  # names of the variable with the signal
 _TIME = re.compile(
     r"((?:elapsed[\s_]*)?time(?:stamp)?|t|seconds|sec|s|ms)[\s_\[(]*(s|sec|seconds|ms)?[\])]?"
 )
 _COUNTERS = ("", "sample", "sample #", "samples", "index", "unnamed: 0")
+LARGEST = 512 * 2**20  # bytes that a compressed file may expand to
 _TOLERANCE = 0.6  # samples; times in files are rounded
 
 Floats = NDArray[np.float64]
@@ -36,10 +38,8 @@ class Table:
 
 
 def _read_mat(path: Path) -> Table:
-    from scipy.io import loadmat
-
     try:
-        return _variables(path, loadmat(path))
+        return _variables(path, load_mat(path.read_bytes(), LARGEST))
     except NotImplementedError:
         raise BadRecord(f"{path}: of MATLAB 7.3; save it with -v7") from None
     except BadRecord:
@@ -50,10 +50,13 @@ def _read_mat(path: Path) -> Table:
 
 def _read_numpy(path: Path) -> Table:
     try:
-        found = np.load(path, allow_pickle=False)
+        # Mapped, so that a header that promises more than the file holds is an error at once.
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
         if isinstance(found, np.ndarray):
             return Table(_leads_first(path, found))
         with found:
+            if sum(item.file_size for item in found.zip.infolist()) > LARGEST:
+                raise BadRecord(f"{path}: expands to more than {LARGEST:,} bytes")
             return _variables(path, dict(found))
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise BadRecord(f"{path}: no readable NumPy file ({error})") from None

@@ -25,10 +25,10 @@ from ..storage.resample import resample
 from ..tasks import TASKS
 from ..tasks.objectives import OBJECTIVES
 from ..training.device import Device, choose
-from ..training.loop import predict
 from ..training.predictions import PREDICTIONS
 from ..training.run_description import ModelCard, RunDescription
 from ..training.run_folder import HISTORY, MODEL, RUN, read_model
+from ..training.train_step import predict
 from ..types import Batch, Record
 from .inputs import from_millivolts
 from .prediction import Prediction

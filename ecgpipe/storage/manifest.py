@@ -15,7 +15,7 @@ from pydantic import Field as JsonField
 from ..config import digest
 from ..errors import Damaged, EcgpipeError
 from ..files.atomic import read_json
-from ..files.typed import JsonData
+from ..files.typed import JsonData, Name
 from .sidecar import LeftOut, RecordRow, Sidecar
 
 FORMAT = 2  # of the layout; storage_layout.md says what belongs to it
@@ -63,7 +63,7 @@ class ShardsRecipe(Recipe):
 class Part(JsonData):
     """What the manifest says of a part."""
 
-    name: str
+    name: Name
     inputs: str  # digest of what it was made from
     records: int
     refused: int

@@ -17,7 +17,7 @@ from ..errors import Damaged, Interrupted, Unreachable
 from ..files.atomic import sha256
 from ..files.folder import InputFiles
 from ..files.paths import exists, is_connection_error
-from ..files.typed import JsonData
+from ..files.typed import FileName, JsonData, Name
 from ..labels.rhythms import durations
 from ..types import Marks, Record
 
@@ -150,9 +150,9 @@ class ArchiveInputs(JsonData):
 class Sidecar(JsonData):
     """The content of ``parts/NAME.json``."""
 
-    name: str
+    name: Name
     inputs: RawInputs | ArchiveInputs
-    files: dict[str, StoredFile] = field(default_factory=dict)  # by path below the store
+    files: dict[FileName, StoredFile] = field(default_factory=dict)  # by path below the store
     records: list[RecordRow]
     refused: list[LeftOut]  # records that cannot be used
     excluded: list[LeftOut]  # records without any of the chosen statements

@@ -25,7 +25,7 @@ from ..tasks import DOWNSTREAM, TASKS, Task
 from ..tasks.objectives import OBJECTIVES
 from .device import Device, choose
 from .examples import EXAMPLES, MISJUDGED, save_examples, save_misjudged
-from .loop import Plan, finish, fit, new_network, predict
+from .loop import Plan, finish, fit, new_network
 from .predictions import PREDICTIONS, write_predictions
 from .processes import in_processes
 from .run_description import (
@@ -36,9 +36,10 @@ from .run_description import (
     describe,
 )
 from .run_folder import MODEL, RUN, locked_run, read_model
-from .splits import Split, by_folds, draw_split, has_folds, without_fold
+from .splits import SPLIT, Split, by_folds, draw_split, has_folds, without_fold
+from .train_step import predict
 
-SPLIT, TRANSFER = "split.json", "transfer.json"
+TRANSFER = "transfer.json"
 PREDICTED = 4  # training batches that a GPU predicts at once: no gradients are kept
 
 

@@ -8,8 +8,9 @@ step in which the training is asked to stop.
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -18,11 +19,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from ..config import Training
-from ..errors import EcgpipeError, Interrupted, LoaderDied
+from ..errors import Damaged, EcgpipeError, Interrupted, LoaderDied
 from ..files.atomic import write_text
 from ..files.paths import exists, is_remote, remove
 from ..progress import Progress, say
@@ -33,9 +33,9 @@ from .history import Meter, clock, line, write_events, write_history
 from .processes import ALONE, Ranks, Stop
 from .run_description import ModelCard
 from .run_folder import HISTORY, MODEL, load, save
-from .train_step import Diverged, EpochSums, TrainStep, forward
+from .train_step import Diverged, EpochSums, TrainStep, predict
 
-LAST, DIVERGED = "last.pt", "diverged.txt"
+LAST, PREVIOUS, DIVERGED = "last.pt", "previous.pt", "diverged.txt"
 TENSORBOARD = "tensorboard"
 SAVING = 0.05  # largest share of time for checkpoints; an epoch can be shorter than saving one
 NOTHING_DONE = EpochSums()
@@ -137,13 +137,9 @@ class _Training:
 
     def resume(self) -> None:
         """Continue from the checkpoint, if there is one."""
-        if exists(self.run / LAST):
-            last = load(self.run / LAST)
-            self.network.load_state_dict(last["network"])
-            self.optimiser.load_state_dict(last["optimiser"])
-            for group in self.optimiser.param_groups:  # it may come from another device
-                group["capturable"] = self.device.is_gpu
-            self.history, self.done = last["history"], EpochSums(**last["done"])
+        files = [self.run / name for name in (LAST, PREVIOUS) if exists(self.run / name)]
+        if files:
+            self._load(files)
             if self.ranks.first:
                 where = f"update {self.done.steps} of epoch" if self.done.steps else "epoch"
                 number = len(self.history) + (self.done.steps > 0)
@@ -152,6 +148,28 @@ class _Training:
         self.train_step = TrainStep(
             self.network, self.optimiser, self.settings, self.device, self.ranks, objective
         )
+
+    def _load(self, files: Sequence[Path]) -> None:
+        """Load the first checkpoint that can be read.
+
+        Raises
+        ------
+        Damaged
+            None can.
+        """
+        for file in files:
+            try:
+                last = load(file)
+                self.network.load_state_dict(last["network"])
+                self.optimiser.load_state_dict(last["optimiser"])
+                self.history, self.done = last["history"], EpochSums(**last["done"])
+            except (Damaged, LookupError, TypeError, RuntimeError, ValueError) as error:
+                say(f"{file}: damaged ({error}); going back to the checkpoint before it")
+            else:
+                for group in self.optimiser.param_groups:  # it may come from another device
+                    group["capturable"] = self.device.is_gpu
+                return
+        raise Damaged(f"{files[0]}: no checkpoint can be read; remove the run, and train it anew")
 
     def epoch(self, stop: Stop) -> None:
         """Train and validate one epoch, or the rest of one.
@@ -252,6 +270,8 @@ class _Training:
         if self.best:
             save(self.run / MODEL, self.best)
             self.best = None
+        if exists(self.run / LAST) and not is_remote(self.run):
+            os.replace(self.run / LAST, self.run / PREVIOUS)
         state = {"network": self.network.state_dict(), "optimiser": self.optimiser.state_dict()}
         save(self.run / LAST, {**state, "history": self.history, "done": vars(done)})
         self.saved = time.monotonic()
@@ -263,6 +283,8 @@ class _Training:
         if self.ranks.first:
             if self.best:
                 self._write()
+            # A kill between the last checkpoint and its history left that epoch out.
+            write_history(self.run / HISTORY, self.history)
             self.network.load_state_dict(load(self.run / MODEL)["network"])
 
 
@@ -277,8 +299,9 @@ def _write_diverged(path: Path) -> Iterator[None]:
 
 
 def finish(run: Path) -> None:
-    """Remove the checkpoint of a finished run; the best weights stay."""
-    remove(run / LAST)
+    """Remove the checkpoints of a finished run; the best weights stay."""
+    for name in (LAST, PREVIOUS):
+        remove(run / name)
 
 
 def _stalled(history: list[dict[str, float]], patience: int | None) -> bool:
@@ -286,24 +309,3 @@ def _stalled(history: list[dict[str, float]], patience: int | None) -> bool:
         return False
     accuracy = [row["train_accuracy"] for row in history]
     return len(history) - 1 - int(np.argmax(accuracy)) >= patience
-
-
-@torch.inference_mode()
-def predict(
-    network: nn.Module,
-    batches: Iterable[Batch],
-    device: Device,
-    objective: Objective = SINGLE_LABEL,
-) -> tuple[NDArray[Any], NDArray[np.float64], float]:
-    """Labels (n,) or (n, classes), probabilities (n, classes) and the mean loss over batches."""
-    network.eval()
-    labels, probabilities, losses = [], [], []
-    for arrays in batches:
-        batch = device.move(arrays)
-        scores = forward(network, batch, device).double()
-        losses.append(objective.losses(scores, batch.y).sum())
-        labels.append(batch.y)
-        probabilities.append(objective.probability(scores))
-    label = torch.cat(labels).cpu().numpy()
-    total = sum(torch.stack(losses).tolist())
-    return label, torch.cat(probabilities).cpu().numpy(), total / len(label)

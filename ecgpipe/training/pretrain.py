@@ -24,12 +24,13 @@ from ..storage.store import Store
 from ..tasks import DOWNSTREAM, TASKS, classes_of, frames_of
 from ..types import Batch
 from .device import Device, choose
-from .loop import Plan, finish, fit, new_network, predict
+from .loop import Plan, finish, fit, new_network
 from .predictions import PREDICTIONS, write_predictions
 from .processes import Ranks, check_shares, process_group
 from .run_description import ModelCard, RunData, RunDescription, describe
 from .run_folder import locked_run
 from .splits import records_held_back
+from .train_step import predict
 
 
 def pretrain(shards: Sequence[Path], run: Path, settings: PretrainSettings) -> None:

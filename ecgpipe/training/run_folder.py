@@ -7,7 +7,7 @@ without ``predictions.csv`` has not finished. Every reported score comes from th
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from ..files.paths import exists, is_empty
 from .examples import EXAMPLES, MISJUDGED, Example, read_examples
 from .predictions import PREDICTIONS, Predictions, read_predictions, read_rows, splits_of
 from .run_description import ModelCard, RunData, RunDescription, identity
+from .splits import SPLIT, Split
 
 RUN, MODEL, HISTORY = "run.json", "model.pt", "history.csv"
 
@@ -198,8 +199,23 @@ def read_run(folder: Path) -> Run:
         _repeat(folder / f"repeat-{number:02d}", number, description)
         for number in sorted({*range(settings.repeats), *present})
     )
+    if exists(folder / SPLIT):
+        _check_tested(folder, repeats, Split.read(folder / SPLIT))
     examples = (read_examples(folder / file) for file in (EXAMPLES, MISJUDGED))
     return Run(name, description, repeats, *examples)
+
+
+def _check_tested(folder: Path, repeats: Sequence[Repeat], split: Split) -> None:
+    """Raise Damaged where predictions are not of the records of the split."""
+    for repeat, drawn in zip(repeats, split.repeats, strict=False):
+        wanted = {"test": split.test, "validation": drawn.validation, "train": drawn.train}
+        for name, found in repeat.predictions.items():
+            if sorted(found.keys) != sorted(wanted[name]):
+                file = folder / f"repeat-{repeat.number:02d}" / PREDICTIONS
+                raise Damaged(
+                    f"{file}: {len(found.keys):,} records of the split {name}, not the "
+                    f"{len(wanted[name]):,} of {SPLIT}; remove it and run the finetuning again"
+                )
 
 
 def _repeat(folder: Path, number: int, run: RunDescription) -> Repeat:

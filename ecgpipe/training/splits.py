@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..config import FinetuneSettings
 from ..errors import EcgpipeError
-from ..files.atomic import read_json, write_json
+from ..files.atomic import write_json
 from ..files.paths import exists
+from ..files.typed import JsonData
 from ..labels.splits import groups_by, strata, stratified_split
 from ..loading.recordings import Label
 from ..storage.sidecar import RecordRow
 
 Rows = Mapping[str, RecordRow]  # by key
-TRAINING_FOLDS, VALIDATION_FOLD, TEST_FOLD = (
-    range(1, 9),
-    9,
-    10,
-)  # of PTB-XL
+SPLIT = "split.json"
+TRAINING_FOLDS, VALIDATION_FOLD, TEST_FOLD = range(1, 9), 9, 10  # of PTB-XL
 DEFAULT_SHARE = 0.75  # of all records, for training
 
 
 @dataclass(frozen=True, slots=True)
-class RepeatSplit:
+class RepeatSplit(JsonData):
     """Keys of the records that one repeat trains on and validates with."""
 
     train: list[str]
@@ -33,15 +30,11 @@ class RepeatSplit:
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class Split(JsonData):
     """``split.json``: keys of the test records, and of the others for every repeat."""
 
     test: list[str]
     repeats: list[RepeatSplit]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
     def keep(self, file: Path) -> None:
         """Write the split; where the file exists, see that it holds the same.
@@ -52,8 +45,8 @@ class Split:
             The file holds another split, which another version of NumPy could draw.
         """
         if not exists(file):
-            write_json(file, self.to_json())
-        elif read_json(file) != self.to_json():
+            write_json(file, self.plain())
+        elif Split.read(file) != self:
             raise EcgpipeError(
                 f"{file}: holds another split than the same settings and data give now; continue "
                 "with the versions that run.json names, or name another folder for --out"

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -195,6 +196,27 @@ def forward(network: Any, batch: Batch, device: Device) -> Tensor:
         x = standardise(batch.x, batch.scale, batch.offset, batch.length)
         scores: Tensor = network(x) if batch.candidates is None else network(x, batch.candidates)
     return scores.float()
+
+
+@torch.inference_mode()
+def predict(
+    network: nn.Module,
+    batches: Iterable[Batch],
+    device: Device,
+    objective: Objective = SINGLE_LABEL,
+) -> tuple[NDArray[Any], NDArray[np.float64], float]:
+    """Labels (n,) or (n, classes), probabilities (n, classes) and the mean loss over batches."""
+    network.eval()
+    labels, probabilities, losses = [], [], []
+    for arrays in batches:
+        batch = device.move(arrays)
+        scores = forward(network, batch, device).double()
+        losses.append(objective.losses(scores, batch.y).sum())
+        labels.append(batch.y)
+        probabilities.append(objective.probability(scores))
+    label = torch.cat(labels).cpu().numpy()
+    total = sum(torch.stack(losses).tolist())
+    return label, torch.cat(probabilities).cpu().numpy(), total / len(label)
 
 
 def _add(done: EpochSums, pending: list[BatchResult]) -> EpochSums:
