@@ -11,7 +11,10 @@ PYTHON ?=
 CORES ?= logical
 PYTEST = $(VENV)/bin/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-slow lint clean
+MINUTES ?= 10
+SEED ?= 1
+
+.PHONY: help demo test test-slow torture lint clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +24,7 @@ help:
 	@echo 'make test                  style, types, and the tests that are quick, on all cores'
 	@echo 'make test-slow             the tests that are slow, on all cores'
 	@echo 'make test CORES=2          the same on two cores'
+	@echo 'make torture MINUTES=10 SEED=1  damage files and kill commands at random, count what is silent'
 	@echo 'make lint                  style and types alone'
 	@echo 'make clean                 remove .venv and the caches; results stay'
 	@echo 'make ... PYTHON=python3.12 make .venv with that Python, 3.11 or newer'
@@ -34,6 +38,9 @@ test: lint
 
 test-slow: $(STAMP)
 	$(PYTEST) -m slow
+
+torture: $(STAMP)
+	$(VENV)/bin/python tests/torture/torture.py --minutes $(MINUTES) --seed $(SEED)
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check
