@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -94,6 +94,11 @@ class Record:
     def samples(self) -> int:
         """Length in samples."""
         return int(self.signal.shape[1])
+
+    def cut(self, first: int, stop: int) -> Record:
+        """The samples from ``first`` to before ``stop``, without marks."""
+        signal = self.signal[:, first:stop]
+        return replace(self, signal=signal, beats=None, rhythms=NO_MARKS, qrs=NO_MARKS)
 
     def millivolts(self) -> NDArray[np.float32]:
         """The signal in mV, shape (leads, samples)."""

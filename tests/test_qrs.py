@@ -137,7 +137,7 @@ def test_no_mixture_of_signals_is_an_error(
 
 
 @pytest.mark.parametrize("detector", BOTH)
-@pytest.mark.parametrize("gain", [1e-3, 0.1, 1.0, 1e6])
+@pytest.mark.parametrize("gain", [0.1, 1.0, 1e6])
 def test_no_gain_is_an_error(gain: float, detector: str) -> None:
     for name in ("noise", "rail to rail", "slow rail to rail"):
         _found(_record(EXTREMES[name], gain=gain, baseline=-32768.0), detector)

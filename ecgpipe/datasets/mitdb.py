@@ -5,6 +5,8 @@ PhysioNet ``mitdb`` 1.0.0 (Moody & Mark 2001), used here as a second upstream se
 
 from __future__ import annotations
 
+import re
+
 from ..files.folder import Files, Folder, listed
 from ..formats.wfdb_record import read_marks, read_signal
 from ..types import Entry, Record
@@ -17,6 +19,7 @@ RHYTHMS = (
     "(N", "(SBR", "(AFIB", "(AFL", "(AB", "(B", "(BII", "(IVR", "(NOD", "(P", "(PREX", "(SVTA",
     "(T", "(VFL", "(VT",
 )  # fmt: skip
+KEY = re.compile(r"[0-9]{3}(\.|$)")
 SAME_PERSON = {"202": "201"}
 
 
@@ -26,7 +29,7 @@ def entries(folder: Folder) -> list[Entry]:
     Records 201 and 202 are of one person.
     """
     names = folder.find("[0-9][0-9][0-9].[hda][eat][atr]")
-    keys = {name.partition(".")[0] for name in [*names, *listed(folder)]}
+    keys = {name.partition(".")[0] for name in [*names, *listed(folder)] if KEY.match(name)}
     return [
         Entry(
             key=key,

@@ -187,10 +187,7 @@ class Model:
         last = max(extra, 0)
         at = np.array([*(range(0, last, step) if windows else ()), last])
         stop = np.minimum(at + size, record.samples)
-        cut = [
-            replace(record, signal=record.signal[:, slice(*edges)])
-            for edges in zip(at, stop, strict=True)
-        ]
+        cut = [record.cut(*edges) for edges in zip(at, stop, strict=True)]
         return Prediction(
             name=record.key,
             record=used,

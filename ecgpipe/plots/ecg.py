@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -156,7 +156,7 @@ def _excerpt(store: Store, record: Record, first: int, last: int) -> _Excerpt:
     symbols, notes = store.recipe.beats, store.recipe.rhythms
     beats = inside(record.beats or NO_MARKS)
     rhythms = rhythm_stretches(record.rhythms, notes, record.samples)
-    millivolts = replace(record, signal=record.signal[:, first : last + 1]).millivolts()
+    millivolts = record.cut(first, last + 1).millivolts()
     ranges = [value_range(lead) for lead in millivolts]
     return _Excerpt(
         Signal(record.leads, millivolts, ranges, record.fs, first),
