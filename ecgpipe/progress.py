@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable
 from multiprocessing import parent_process
 from typing import Any
 
+_PASSWORD = re.compile(r"([\w.%+-]*):[^/\s:@]+@(?=[\w.-])")
 LINE_INTERVAL, NOTE_INTERVAL = 10.0, 0.1  # s between two lines, or two notes of a progress bar
 
 
@@ -16,8 +18,13 @@ def say(line: str) -> None:
     """Print a message on standard error; standard output has results only."""
     from tqdm import tqdm
 
-    tqdm.write(line, file=sys.stderr)
+    tqdm.write(without_passwords(line), file=sys.stderr)
     sys.stderr.flush()
+
+
+def without_passwords(text: str) -> str:
+    """A text without the passwords of URLs in it."""
+    return _PASSWORD.sub(r"\1:***@", text)
 
 
 def clock(seconds: float) -> str:

@@ -120,3 +120,8 @@ def test_numbers_that_do_not_exist_are_null(capsys: pytest.CaptureFixture[str]) 
     told = capsys.readouterr().out
     assert json.loads(told) == {"auc": [None, 1.5, [None, 2]], "é": "é"}
     assert "é" in told
+
+
+def test_passwords_are_in_no_message() -> None:
+    done = run("inspect", "s3://me:secret@host.example/bucket/store")
+    assert done.returncode and "secret" not in done.stderr + done.stdout

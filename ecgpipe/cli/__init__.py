@@ -16,6 +16,7 @@ import typer
 
 from ..errors import INTERRUPTED, MISTAKE, UNREACHABLE, EcgpipeError, Interrupted
 from ..files.paths import cache_folder, is_connection_error
+from ..progress import without_passwords
 from . import data, train, use
 from .options import Command
 
@@ -72,5 +73,5 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    print(f"ecgpipe: {message}", file=sys.stderr)
+    print(without_passwords(f"ecgpipe: {message}"), file=sys.stderr)
     sys.exit(code)

@@ -39,9 +39,12 @@ def publish(made: Path, target: Path, replace: bool = False) -> None:
             file_system(target).put_file(str(file), path_within(final))
         return
     target.parent.mkdir(parents=True, exist_ok=True)
+    for path in [made, *made.rglob("*")]:
+        _sync(path)
     for attempts_left in reversed(range(PUBLISH_ATTEMPTS)):
         try:
-            return os.replace(made, target)
+            os.replace(made, target)
+            return _sync(target.parent)
         except OSError:  # another process has published a directory there
             if not replace or not attempts_left:
                 raise
@@ -50,6 +53,15 @@ def publish(made: Path, target: Path, replace: bool = False) -> None:
                 if file_sizes(target) == file_sizes(made):
                     return
             remove(target)
+
+
+def _sync(path: Path) -> None:
+    """Have the disk hold a file or directory before what says that it is complete."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -109,15 +121,19 @@ def write_bytes(path: Path, data: bytes | io.BytesIO, new: bool = False) -> None
         return
     with _partial(path) as partial:
         partial.write_bytes(content)
+        _sync(partial)
         if not new:
             os.replace(partial, path)
         elif not path.exists():
-            try:
-                os.link(partial, path)
-            except FileExistsError:
-                pass
-            except OSError:  # no hard links on this file system; the last process wins
-                os.replace(partial, path)
+            with suppress(FileExistsError):
+                try:
+                    os.link(partial, path)
+                except FileExistsError:
+                    raise
+                except OSError:  # no hard links on this file system
+                    with path.open("xb") as file:
+                        file.write(content)
+        _sync(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -94,9 +94,14 @@ def as_csv(model: Model, predictions: Iterator[Prediction]) -> Iterator[str]:
             yield _csv(*cells, *(f"{p:.6f}" for p in row))
 
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
 def _csv(*cells: str) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(cells)
+    # A spreadsheet would take a name that begins like a formula for one.
+    safe = [f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in cells]
+    csv.writer(text, lineterminator="").writerow(safe)
     return text.getvalue()
 
 

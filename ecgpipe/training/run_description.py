@@ -262,6 +262,11 @@ class ModelCard(_Facts):
         cls, run: RunDescription, spread: Moments, fs: float, leads: Sequence[str], seconds: float
     ) -> ModelCard:
         """The card of a training: signal statistics, rate in Hz, leads, seconds of input."""
+        if not spread.std > 0:
+            raise EcgpipeError(
+                "the training signals have a standard deviation of 0 mV, so all samples are equal; "
+                "look at the recordings with `ecgpipe plot`"
+            )
         tree = run.to_json()
         return cls(
             task=run.name if run.kind == "pretrain" else run.datasets[0],
