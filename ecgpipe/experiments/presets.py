@@ -113,8 +113,8 @@ PRESETS: dict[str, Preset] = {
     "demo": Preset(
         (Row(), Row("beat-2048")),
         pretrain=(
-            *("epochs=4", "steps=24", "batch=64", "frames_per_visit=48", "shuffle=1024"),
-            *("validation_share=0.2", "validation_frames=600"),
+            *("epochs=4", "steps=16", "batch=64", "frames_per_visit=48", "shuffle=1024"),
+            *("validation_share=0.2", "validation_frames=300"),
         ),
         finetune=("repeats=2", "epochs=6", "batch=16", "seconds=10"),
         simulate={"icentia11k": (), "cinc2017": ()},
