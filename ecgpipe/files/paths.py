@@ -97,7 +97,10 @@ def remove(path: Path) -> None:
     elif path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        try:
+            path.unlink(missing_ok=True)
+        except IsADirectoryError:  # another process has just published it
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def file_sizes(folder: Path) -> dict[str, int]:
