@@ -46,10 +46,10 @@ class Dataset:
     read: Callable[[Entry, Files], Record]
     looks_like: str  # the files it consists of, for error messages
     patients_per_part: int
+    leads: int  # of every record; one with another number is refused
     beats: tuple[str, ...] = ()  # symbols that beat labels point into
     rhythms: tuple[str, ...] = ()  # notes that rhythm labels point into
     statements: tuple[str, ...] = ()  # labels of whole records
-    leads: int = 1  # number of leads
     main_lead: str | None = None  # for one-lead use; the first lead where a record lacks it
     # category → statement → class, if there are several categories of statements
     groups: Callable[[Folder], dict[str, dict[str, str]]] | None = None
@@ -66,6 +66,7 @@ DATASETS: dict[str, Dataset] = {
         read=icentia11k.read,
         looks_like="pXX/pXXXXX/pXXXXX_sYY.hea, or NNNNN_batched.pkl.gz",
         patients_per_part=1,
+        leads=1,
         beats=icentia11k.BEATS,
         rhythms=icentia11k.RHYTHMS,
     ),
@@ -88,6 +89,7 @@ DATASETS: dict[str, Dataset] = {
         read=cinc2017.read,
         looks_like="A00001.hea … and REFERENCE-v3.csv",
         patients_per_part=500,
+        leads=1,
         statements=cinc2017.CLASSES,
     ),
     "ptbxl": Dataset(
