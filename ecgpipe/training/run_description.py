@@ -263,10 +263,7 @@ class ModelCard(_Facts):
     ) -> ModelCard:
         """The card of a training: signal statistics, rate in Hz, leads, seconds of input."""
         if not spread.std > 0:
-            raise EcgpipeError(
-                "the training signals have a standard deviation of 0 mV, so all samples are equal; "
-                "look at the recordings with `ecgpipe plot`"
-            )
+            raise EcgpipeError("the training signals do not vary: standard deviation 0 mV")
         tree = run.to_json()
         return cls(
             task=run.name if run.kind == "pretrain" else run.datasets[0],
