@@ -64,7 +64,6 @@ class RunInput(_Facts):
 class RunData(_Facts):
     """Counts and notes on the data of a run; a kind of run has some of them."""
 
-    # of a pretraining
     train_patients: int = 0
     validation_patients: int = 0
     held_out: list[str] = []  # patients that validate
@@ -75,7 +74,7 @@ class RunData(_Facts):
     train: int = 0
     validation: int = 0
     test: int = 0
-    by_folds: bool | None = None  # True if the set's own folds are the split; None: not recorded
+    by_folds: bool | None = None  # the set's own folds are the split; None: not recorded
     # of both, but for the file of labels
     simulated: bool = False
     labels_file: str | None = None
