@@ -70,7 +70,7 @@ class Record:
             raise BadRecord(f"{self.key}: a lead without a name among {self.leads}")
         if len(set(self.leads)) != leads:
             raise BadRecord(f"{self.key}: two leads of one name among {' '.join(self.leads)}")
-        if self.signal.dtype != np.int16 or self.signal.shape != (leads, self.signal.shape[-1]):
+        if self.signal.dtype != np.int16 or self.signal.ndim != 2 or len(self.signal) != leads:
             raise BadRecord(f"{self.key}: {self.signal.dtype} of shape {self.signal.shape}")
         if not (leads and self.samples):
             raise BadRecord(f"{self.key}: {leads} leads of {self.samples} samples")

@@ -23,7 +23,7 @@ from ecgpipe.storage.archive import prepare
 from ecgpipe.storage.samples import CODECS, decode, encode
 from ecgpipe.storage.shards import shard
 from ecgpipe.storage.store import open_store
-from ecgpipe.storage.verify import check_files, verify
+from ecgpipe.storage.verify import verify
 from ecgpipe.types import Marks, Record
 
 
@@ -155,16 +155,16 @@ def test_the_same_bytes_whoever_makes_them(tmp_path: Path, archive: Path) -> Non
 def test_damage_is_found(tmp_path: Path, archive: Path) -> None:
     store = tmp_path / "shards"
     shard(archive, store, workers=1)
-    check_files(open_store(store))
+    list(open_store(store).sidecars(check_files=True))
     tar = store / "shards/p00002.tar"
     whole = tar.read_bytes()
     tar.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(EcgpipeError, match=r"p00002\.tar: .* bytes, .* expected; run .* again"):
-        check_files(open_store(store))
+        list(open_store(store).sidecars(check_files=True))
     assert any("p00002.tar" in problem and "expected" in problem for problem in verify(store))
     tar.unlink()
     with pytest.raises(EcgpipeError, match=r"p00002\.tar: missing"):
-        check_files(open_store(store))
+        list(open_store(store).sidecars(check_files=True))
     assert verify(store) == ["shards/p00002.tar: missing"]
     for at in (600, len(whole) // 3):
         flipped = bytearray(whole)
@@ -195,7 +195,7 @@ def test_an_altered_manifest_or_sidecar_is_found(tmp_path: Path, archive: Path) 
     sidecar.write_text(json.dumps(tree))
     assert any("p00001" in problem for problem in verify(store))
     with pytest.raises(EcgpipeError, match=r"p00001\.json: changed since the manifest"):
-        check_files(open_store(store))
+        list(open_store(store).sidecars(check_files=True))
     sidecar.write_text(whole[1][:50])
     assert any("p00001.json" in problem and "JSON" in problem for problem in verify(store))
     sidecar.unlink()

@@ -6,7 +6,7 @@ import re
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, groupby
 from pathlib import Path
@@ -258,9 +258,10 @@ def refusing(entry: Entry) -> Iterator[None]:
         raise
     except Exception as error:  # one recording must not end the others
         log = cache_folder() / "errors.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("a") as file:
-            file.write(f"{entry.path}\n{traceback.format_exc()}\n")
+        with suppress(OSError):
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("a") as file:
+                file.write(f"{entry.path}\n{traceback.format_exc()}\n")
         raise BadRecord(
             f"{entry.path}: {type(error).__name__}: {error} (not foreseen; its trace is in "
             "errors.log in the cache folder of ecgpipe)"

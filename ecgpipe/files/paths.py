@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any, cast
 
-from ..errors import EcgpipeError
+from ..errors import Damaged, EcgpipeError, Interrupted, Unreachable
 
 _CLIENTS = {"botocore", "aiobotocore", "aiohttp", "s3fs", "gcsfs", "adlfs"}  # network packages
 
@@ -78,6 +78,19 @@ def exists(path: Path) -> bool:
 def is_connection_error(error: BaseException) -> bool:
     """True if an exception of a network package says that a URL could not be reached."""
     return bool({kind.__module__.partition(".")[0] for kind in type(error).__mro__} & _CLIENTS)
+
+
+def why_damaged(error: Exception) -> str:
+    """What is wrong with a file, from whatever reading it raised.
+
+    Raises
+    ------
+    Exception
+        The error itself, where it says that the file could not be reached, not that it is damaged.
+    """
+    if isinstance(error, Interrupted | Unreachable | MemoryError) or is_connection_error(error):
+        raise error
+    return str(error) if isinstance(error, Damaged) else f"{type(error).__name__}: {error}"
 
 
 def is_empty(folder: Path) -> bool:

@@ -116,7 +116,8 @@ def _samples(record: str, files: Files, header: Header) -> list[NDArray[Any]]:
 def _check_samples(record: str, signal: SignalLine, values: NDArray[Any]) -> None:
     """Compare the samples of a signal with what the header says of them."""
     where = f"{record}: lead {signal.name}"
-    missing = int((values == _MISSING.get(signal.format, -(2**40))).sum())
+    mark = _MISSING.get(signal.format)
+    missing = 0 if mark is None else int((values == mark).sum())
     if missing or signal.skew:
         reason = f"{missing:,} samples are marked as missing" if missing else "it is skewed"
         raise BadRecord(f"{where}: {reason}; cut the recording before or behind them")

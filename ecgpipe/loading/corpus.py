@@ -12,7 +12,6 @@ from ..errors import EcgpipeError
 from ..labels.qrs import main_lead
 from ..storage.sidecar import RecordRow
 from ..storage.store import Store
-from ..storage.verify import check_files
 
 TESTED, BARE = "that finetuning tests on", "without annotated beats"  # reasons to leave out
 NOTHING: Mapping[str, Collection[str]] = MappingProxyType({})
@@ -116,13 +115,12 @@ def _records_of(
         raise EcgpipeError(
             f"{store.path}: shards at {recipe.fs:g} Hz where the setting fs says {fs:g}"
         )
-    check_files(store)
     rows: list[tuple[str, RecordRow, int]] = []
     shards: list[Shard] = []
     left_out = dict.fromkeys((TESTED, BARE, short := f"under {span} samples"), 0)
     tested = set(unseen.get(recipe.dataset, ()))
     symbols = Symbols(recipe.beats, recipe.rhythms)
-    for part in store.sidecars():
+    for part in store.sidecars(check_files=True):
         records: list[Source] = []
         for row in part.records:
             if row.key in tested:

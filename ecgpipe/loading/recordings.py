@@ -15,7 +15,6 @@ from torch import Tensor
 from ..errors import EcgpipeError
 from ..storage.sidecar import RecordRow
 from ..storage.store import Store
-from ..storage.verify import check_files
 from ..types import Batch, Record
 
 Label = int | tuple[int, ...]  # the class of a record, or all of its classes
@@ -45,8 +44,7 @@ def load_recordings(store: Store, many_of: bool) -> Recordings:
         :func:`read_labels`.
     """
     recipe = store.shards_recipe
-    check_files(store)
-    rows = {row.key: row for row in store.rows()}
+    rows = {row.key: row for part in store.sidecars(check_files=True) for row in part.records}
     leads = {row.leads for row in rows.values()}
     if len(leads) != 1:
         raise EcgpipeError(f"{store.path}: records of {len(leads)} sets of leads; one is needed")

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import canonical
-from ..errors import Damaged, Unreachable
+from ..errors import Damaged
 from ..files.atomic import local_copy
-from ..files.paths import is_connection_error
+from ..files.paths import why_damaged
 from ..types import Marks, Record
 
 T = TypeVar("T")
@@ -149,12 +149,9 @@ def read_shard(
             key = min(left)
             raise Damaged("it is missing")
     except Exception as error:  # tarfile and codecs raise whatever damage leads to
-        if isinstance(error, Unreachable) or is_connection_error(error):
-            raise
-        why = str(error) if isinstance(error, Damaged) else f"{type(error).__name__}: {error}"
         raise Damaged(
-            f"{path}: {key} is not what was written ({why}); run `ecgpipe shard` into the store "
-            "again, which makes damaged parts anew"
+            f"{path}: {key} is not what was written ({why_damaged(error)}); run `ecgpipe shard` "
+            "into the store again, which makes damaged parts anew"
         ) from None
 
 

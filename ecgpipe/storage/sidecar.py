@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import digest
-from ..errors import Damaged, Interrupted, Unreachable
+from ..errors import Damaged
 from ..files.atomic import sha256
 from ..files.folder import InputFiles
-from ..files.paths import exists, is_connection_error
+from ..files.paths import exists, why_damaged
 from ..files.typed import FileName, JsonData, Name
 from ..labels.rhythms import durations
 from ..types import Marks, Record
@@ -179,9 +179,7 @@ class Sidecar(JsonData):
         try:
             yield
         except Exception as error:  # Zarr, tarfile and codecs raise whatever damage leads to
-            if isinstance(error, Interrupted | Unreachable) or is_connection_error(error):
-                raise
-            why = str(error) if isinstance(error, Damaged) else f"{type(error).__name__}: {error}"
+            why = why_damaged(error)
             there = [file for file in self.files if exists(store / file)]
             sizes = {file: (store / file).stat().st_size for file in there}
             files = [*self.damaged_files(store, sizes, read=True), f"parts/{self.name}.json"]

@@ -89,12 +89,26 @@ class Store:
         """Names of the parts, sorted."""
         return [part.name for part in self.manifest.parts]
 
-    def sidecars(self) -> Iterator[Sidecar]:
-        """The sidecars of the parts, in the order of the store."""
+    def sidecars(self, check_files: bool = False) -> Iterator[Sidecar]:
+        """The sidecars of the parts, in the order of the store.
+
+        With ``check_files``, the sizes of all files are compared with what was written, which is
+        quick enough before every training.
+
+        Raises
+        ------
+        Damaged
+            A sidecar is not the one that the manifest was merged from, or a file is missing or of
+            another size.
+        """
+        sizes = file_sizes(self.path) if check_files else {}
         for part, sidecar in zip(
             self.manifest.parts, read_sidecars(self.path, self.parts), strict=True
         ):
-            yield self._checked(part, sidecar)
+            self._check(part, sidecar)
+            if check_files:
+                sidecar.check_sizes(self.path, sizes)
+            yield sidecar
 
     def sidecar(self, name: str) -> Sidecar:
         """The sidecar of a part.
@@ -104,10 +118,16 @@ class Store:
         Damaged
             It is not the one that the manifest was merged from.
         """
-        (part,) = (part for part in self.manifest.parts if part.name == name)
-        return self._checked(part, read_sidecar(self.path, name))
+        sidecar = read_sidecar(self.path, name)
+        self._check(self._part[name], sidecar)
+        return sidecar
 
-    def _checked(self, part: Part, sidecar: Sidecar) -> Sidecar:
+    @cached_property
+    def _part(self) -> dict[str, Part]:
+        """Parts of the manifest by name."""
+        return {part.name: part for part in self.manifest.parts}
+
+    def _check(self, part: Part, sidecar: Sidecar) -> None:
         if (part.name, part.inputs, part.digest) != (
             sidecar.name,
             digest(sidecar.inputs.plain()),
@@ -117,7 +137,6 @@ class Store:
                 f"{self.path / PARTS / part.name}.json: changed since the manifest was written; "
                 "run the store's command again"
             )
-        return sidecar
 
     def rows(self) -> Iterator[RecordRow]:
         """What the sidecars say of each record, in the order of the store."""

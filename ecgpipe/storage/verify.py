@@ -63,19 +63,6 @@ def verify(
     return compare(store, source, patients)
 
 
-def check_files(store: Store) -> None:
-    """Refuse a store whose files are missing or of another size; quick, for use before training.
-
-    Raises
-    ------
-    Damaged
-        Naming the first file.
-    """
-    there = file_sizes(store.path)
-    for sidecar in store.sidecars():
-        sidecar.check_sizes(store.path, there)
-
-
 def _check(store: Store, decode: bool) -> list[str]:
     """A store against its own digests."""
     problems: list[str] = []

@@ -163,6 +163,8 @@ class _Training:
                 self.network.load_state_dict(last["network"])
                 self.optimiser.load_state_dict(last["optimiser"])
                 self.history, self.done = last["history"], EpochSums(**last["done"])
+            except torch.OutOfMemoryError:  # the file is right, and the device is full
+                raise
             except (Damaged, LookupError, TypeError, RuntimeError, ValueError) as error:
                 say(f"{file}: damaged ({error}); going back to the checkpoint before it")
             else:
